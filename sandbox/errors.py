@@ -1,0 +1,211 @@
+"""Every exception that the library raises, and what each one carries.
+
+::
+
+    SandboxError
+    ├── UsageError                 the caller asked for something that cannot be: an option, a size, a name
+    │   ├── SymbolNotFound         .name, .suggestions
+    │   └── ProgramError           a program file that is missing, not text, or has no main: .path
+    ├── AssemblyError              .file, .line, .text, .reason, also for a clash of labels
+    ├── EngineError                a native library is missing, or behaves as no version we know
+    ├── GuestMemoryError           .address: an access from outside that guest memory cannot answer
+    │   ├── TranslationError       a virtual address that no page maps: .explanation
+    │   └── PhysicalAddressError   a physical address where no RAM is
+    ├── HeapCorruption             .address: bytes of the allocator that cannot be what they should
+    ├── ExportError                an image for QEMU that cannot be made or run
+    └── GuestError                 what the guest did wrong: .rip, .registers, .backtrace, .instruction
+        ├── GuestFault             an exception nobody handled: .vector, .error_code, .address
+        ├── GuestPanic             the kernel's own judgement: .message
+        ├── GuestLimit             the instruction limit was reached: .limit
+        ├── GuestStop              the machine stopped in the middle of a call: .stop
+        ├── CalleeSavedError       a callee-saved register came back changed: .register, .before, .after
+        └── GuestNeedsRewind       a call after a failed one, before ``kernel.rewind()``
+
+Nothing here imports anything of the project, so every room may raise every error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class SandboxError(Exception):
+    """The root of every error that this library raises on purpose; its text is one sentence."""
+
+
+class UsageError(SandboxError):
+    """A wrong argument: an option, a size, a count, a type."""
+
+
+class SymbolNotFound(UsageError):
+    """A name that neither the kernel nor the program defines."""
+
+    def __init__(self, name: str, suggestions: Sequence[str] = ()) -> None:
+        self.name = name
+        self.suggestions = tuple(suggestions)
+        hint = f"; did you mean {', '.join(self.suggestions)}?" if self.suggestions else ""
+        super().__init__(f"no symbol is called {name!r}{hint}")
+
+
+class ProgramError(UsageError):
+    """A program file that is missing, is not text, or does not define ``main``."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class AssemblyError(SandboxError):
+    """Source text that does not assemble, or that would assemble to something it does not say."""
+
+    def __init__(self, file: str, line: int, reason: str, text: str = "") -> None:
+        self.file = file
+        self.line = line
+        self.reason = reason
+        self.text = text.strip()
+        shown = f"\n    {self.text}" if self.text else ""
+        super().__init__(f"{file}:{line}: {reason}{shown}")
+
+
+class EngineError(SandboxError):
+    """A native library that is missing, or whose behaviour could not be verified at start-up."""
+
+
+class GuestMemoryError(SandboxError):
+    """An access from Python that guest memory cannot answer; ``address`` is its first wrong byte."""
+
+    def __init__(self, address: int, message: str) -> None:
+        self.address = address
+        super().__init__(message)
+
+
+class TranslationError(GuestMemoryError):
+    """A virtual address that the page tables do not map; ``explanation`` tells the page walk in words."""
+
+    def __init__(self, address: int, explanation: str) -> None:
+        self.explanation = explanation
+        super().__init__(address, f"0x{address:016x} does not translate: {explanation}")
+
+
+class PhysicalAddressError(GuestMemoryError):
+    """A physical address at which the machine has no RAM."""
+
+    def __init__(self, address: int, reason: str = "no RAM is there") -> None:
+        super().__init__(address, f"physical address 0x{address:x}: {reason}")
+
+
+class HeapCorruption(SandboxError):
+    """Bytes of the allocator that cannot be what they should be; nothing is guessed past them."""
+
+    def __init__(self, address: int, message: str) -> None:
+        self.address = address
+        super().__init__(f"0x{address:016x}: {message}")
+
+
+class ExportError(SandboxError):
+    """An image that cannot be written, or a QEMU that cannot run it."""
+
+
+class GuestError(SandboxError):
+    """Something that guest code did. The machine stays readable as it was at that moment.
+
+    ``registers`` maps lower-case names (``rax`` ... ``r15``, ``rip``, ``rflags``) to values at the fault;
+    ``backtrace`` is one ``function+0x12 (file:line)`` for each frame, innermost first; ``instruction`` is the
+    instruction count.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        registers: Mapping[str, int] | None = None,
+        backtrace: Sequence[str] = (),
+        instruction: int = 0,
+    ) -> None:
+        self.registers = dict(registers or {})
+        self.backtrace = tuple(backtrace)
+        self.instruction = instruction
+        super().__init__(message)
+
+    @property
+    def rip(self) -> int:
+        """The address of the instruction that is to blame, 0 where there is none."""
+        return self.registers.get("rip", 0)
+
+
+class GuestFault(GuestError):
+    """A processor exception that no guest handler took."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        vector: int,
+        error_code: int,
+        address: int,
+        registers: Mapping[str, int] | None = None,
+        backtrace: Sequence[str] = (),
+        instruction: int = 0,
+    ) -> None:
+        self.vector = vector
+        self.error_code = error_code
+        self.address = address
+        super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
+
+
+class GuestPanic(GuestError):
+    """The guest called ``panic``; ``message`` is what it said."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        registers: Mapping[str, int] | None = None,
+        backtrace: Sequence[str] = (),
+        instruction: int = 0,
+    ) -> None:
+        self.message = message
+        super().__init__(f"kernel panic: {message}", registers=registers, backtrace=backtrace,
+                         instruction=instruction)
+
+
+class GuestLimit(GuestError):
+    """The guest used up the instructions that it was given."""
+
+    def __init__(self, message: str, *, limit: int, registers: Mapping[str, int] | None = None,
+                 backtrace: Sequence[str] = (), instruction: int = 0) -> None:
+        self.limit = limit
+        super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
+
+
+class GuestStop(GuestError):
+    """The machine stopped in the middle of a call: it exited, halted, or met a triple fault."""
+
+    def __init__(self, message: str, *, stop: object, registers: Mapping[str, int] | None = None,
+                 backtrace: Sequence[str] = (), instruction: int = 0) -> None:
+        self.stop = stop
+        super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
+
+
+class CalleeSavedError(GuestError):
+    """A function returned with a callee-saved register changed (System V: rbx rbp rsp r12-r15)."""
+
+    def __init__(self, function: str, register: str, before: int, after: int, *,
+                 registers: Mapping[str, int] | None = None, instruction: int = 0) -> None:
+        self.function = function
+        self.register = register
+        self.before = before
+        self.after = after
+        super().__init__(
+            f"{function} changed {register}, which System V makes callee-saved: "
+            f"0x{before:x} at the call, 0x{after:x} at the return",
+            registers=registers, instruction=instruction)
+
+
+class GuestNeedsRewind(GuestError):
+    """A call was made after one that failed; ``kernel.rewind()`` restores the state before that one."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the last call failed ({cause}): call kernel.rewind() first")
