@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from .layout import NestedField, Struct, pointer, text, u8, u16, u32, u64
+from .layout import NestedField, Struct, TextField, pointer, text, u8, u16, u32, u64
 
 # -- the memory map ---------------------------------------------------------------------------------------------
 # Virtual, as in Linux on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
@@ -47,6 +47,7 @@ PIC2_PORT = 0xA0
 PIT_PORT = 0x40
 PIT_HZ = 1193182                         # the 8254's input clock
 IRQ_BASE = 0x20                          # the vector of IRQ 0
+IRQS = 16
 TIMER_IRQ = 0
 SERIAL_IRQ = 4
 
@@ -65,6 +66,7 @@ IST_NMI = 2
 IST_MACHINE_CHECK = 3
 
 # -- errors, as in Linux's errno-base.h; functions return them negated -------------------------------------------
+E2BIG = 7
 ENOMEM = 12
 EFAULT = 14
 EBUSY = 16
@@ -74,9 +76,13 @@ EINVAL = 22
 # -- the allocator ----------------------------------------------------------------------------------------------
 BOOT_MAGIC = 0x31584F42444E4153          # "SANDBOX1"
 ZERO_SIZE_PTR = 0x10                     # what kmalloc(0) returns (include/linux/slab.h)
+GFP_ZERO = 0x100                         # krealloc: bytes that were not there before read as zero
+LIST_POISON1 = 0xDEAD_0000_0000_0100     # links of an entry that is on no list (include/linux/poison.h)
+LIST_POISON2 = 0xDEAD_0000_0000_0122
 KMALLOC_SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 KMALLOC_CACHES = len(KMALLOC_SIZES)
 KMALLOC_MAX_CACHE = KMALLOC_SIZES[-1]    # a larger request gets whole pages
+KMALLOC_STEPS = KMALLOC_MAX_CACHE // 8   # entries of the table from (size - 1) / 8 to the cache
 KMALLOC_MAX_SIZE = PAGE_SIZE << MAX_ORDER
 SLAB_MAX_OBJECT = 0x10000                # the largest object of a cache
 MAGAZINE_ROUNDS = 29                     # objects in a full magazine, so that struct magazine has 256 bytes
@@ -109,6 +115,10 @@ class SlabFlag(IntFlag):
     SLAB_TRACE = 0x0020_0000
     SLAB_FAILSLAB = 0x0200_0000
     SLAB_NO_MAGAZINES = 0x1000_0000      # ours: every call goes to the slabs
+    SLAB_BOOT = 0x2000_0000              # ours: made at boot, never destroyed
+
+
+SLAB_CREATE_FLAGS = int(SlabFlag.SLAB_HWCACHE_ALIGN | SlabFlag.SLAB_NO_MAGAZINES)  # what kmem_cache_create accepts
 
 
 class SlabList(IntEnum):
@@ -201,6 +211,21 @@ class magazine(Struct):
     objects = pointer("free objects, the next to be taken last", count=MAGAZINE_ROUNDS)
 
 
+class magazine_size(Struct):
+    """One row of the kernel's table of magazine sizes."""
+
+    largest = u32("object size up to which this row holds")
+    rounds = u32("objects in a full magazine")
+
+
+class kmalloc_info(Struct):
+    """One row of the kernel's table of kmalloc caches."""
+
+    name = pointer("const char *")
+    size_ = u32("bytes of an object")
+    align = u32("its alignment")
+
+
 class kmem_cache_cpu(Struct):
     """One CPU's front of one cache. A disabled one has ``top == limit`` and a 0 below ``top``: always both
     empty and full, so that every call takes the slow path."""
@@ -235,7 +260,7 @@ class kmem_cache(Struct):
     lock = u32("spinlock, taken with interrupts off")
     flags = u32("SLAB_*")
     object_size = u32("bytes that a caller may use")
-    size = u32("bytes from one object to the next")
+    size_ = u32("bytes from one object to the next")
     align = u32("alignment of every object")
     offset = u32("where the free pointer lies, from the object's first byte")
     metadata = u32("where the bytes behind the object begin: free pointer outside, owners, padding")
@@ -309,7 +334,7 @@ class panic_record(Struct):
 
     active = u64("1 once the kernel has panicked")
     vector = u64("of the exception, PANIC_VECTOR when panic() was called")
-    address = u64("CR2 for a page fault")
+    address_ = u64("CR2 for a page fault")
     regs = pointer("struct pt_regs at the fault or at the call")
     message = text(256, "the message, formatted")
 
@@ -317,8 +342,8 @@ class panic_record(Struct):
 PANIC_VECTOR = 256
 
 STRUCTS: tuple[type[Struct], ...] = (
-    list_head, memory_region, boot_info, page, magazine, kmem_cache_cpu, percpu, kmem_cache, free_area, pt_regs,
-    panic_record,
+    list_head, memory_region, boot_info, page, magazine, magazine_size, kmalloc_info, kmem_cache_cpu, percpu,
+    kmem_cache, free_area, pt_regs, panic_record,
 )
 ENUMS = (PageFlag, SlabFlag, SlabList, BootFlag, MemoryType)
 
@@ -341,10 +366,12 @@ def constants() -> Iterator[Constant]:
 
 
 def offsets() -> Iterator[tuple[type[Struct], list[Constant]]]:
-    """For each structure: ``struct.field`` offsets, then ``sizeof.struct``."""
+    """For each structure: ``struct.field`` offsets, then ``sizeof.struct`` and the lengths of its strings."""
     for struct in STRUCTS:
         rows = [Constant(f"{struct.__name__}.{field.name}", field.offset) for field in struct.fields]
-        yield struct, [*rows, Constant(f"sizeof.{struct.__name__}", struct.size)]
+        lengths = [Constant(f"sizeof.{struct.__name__}.{field.name}", field.size)
+                   for field in struct.fields if isinstance(field, TextField)]
+        yield struct, [*rows, Constant(f"sizeof.{struct.__name__}", struct.size), *lengths]
 
 
 def render() -> str:
@@ -353,8 +380,9 @@ def render() -> str:
     lines += [f".set {constant.name}, {constant.value:#x}" for constant in constants()]
     for struct, rows in offsets():
         lines += ["", f"# struct {struct.__name__}"]
-        notes = [field.note for field in struct.fields] + [""]
-        for (name, value), note in zip(rows, notes, strict=True):
+        notes = {f"{struct.__name__}.{field.name}": field.note for field in struct.fields}
+        for name, value in rows:
+            note = notes.get(name)
             definition = f".set {name}, {value:#x}"
             lines.append(f"{definition:<44}# {note}" if note else definition)
     return "\n".join(lines) + "\n"

@@ -12,6 +12,8 @@ with the guest::
     page(memory, address).order            # one byte, now
     page.order.offset, page.size           # 4, 16
 
+A field that C calls ``size`` or ``address``, as every view has one of its own, is written ``size_`` in Python.
+
 Fields lie in the order in which they are written, each at its natural alignment, and the whole is padded to the
 alignment of its largest member: the System V rules, so that assembly, C and Python agree.
 """
@@ -51,7 +53,9 @@ class Field:
         self.offset = -1
 
     def __set_name__(self, owner: type[Struct], name: str) -> None:
-        self.name = name
+        if hasattr(Struct, name):
+            raise TypeError(f"{owner.__name__}.{name}: every Struct has a {name} of its own; write {name}_")
+        self.name = name.rstrip("_")
 
     @property
     def size(self) -> int:
@@ -151,6 +155,8 @@ class Struct:
     size: ClassVar[int] = 0
     alignment: ClassVar[int] = 1
     fields: ClassVar[tuple[Field, ...]] = ()
+    memory: Writable
+    address: int = 0
 
     def __init_subclass__(cls, packed: bool = False, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -172,7 +178,7 @@ class Struct:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Pairs of a field's name and its present value."""
         for field in self.fields:
-            yield field.name, getattr(self, field.name)
+            yield field.name, field.__get__(self, type(self))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Struct) and self.address == other.address
