@@ -1,0 +1,134 @@
+"""What must hold of the heap's bytes at any moment between two operations; an account of its own, beside the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sandbox.abi import (
+    MAX_ORDER,
+    PAGE_SIZE,
+    PERCPU_SLOTS,
+    PageFlag,
+    SlabList,
+    free_area,
+    kmem_cache,
+    kmem_cache_cpu,
+    magazine,
+    page,
+    percpu,
+)
+from sandbox.abi import DIRECT_MAP as BASE
+from sandbox.kernel import Kernel
+
+
+def links(kernel: Kernel, head: int) -> Iterator[int]:
+    """The entries of a circular list, with both directions compared."""
+    memory = kernel.memory
+    at, seen = memory.u64(head), 0
+    previous = head
+    while at != head:
+        assert memory.u64(at + 8) == previous, f"prev of {at:#x}"
+        yield at
+        seen += 1
+        assert seen < 1_000_000
+        previous, at = at, memory.u64(at)
+    assert memory.u64(head + 8) == previous
+
+
+def assert_sound(kernel: Kernel) -> None:
+    """Walk every list of the allocator and count; an AssertionError names the first thing that is wrong."""
+    symbols, memory = kernel.symbols, kernel.memory
+    mem_map, frames = memory.u64(symbols["mem_map"]), memory.u64(symbols["max_pfn"])
+    owner: dict[int, str] = {}
+
+    def frame_view(number: int) -> page:
+        return page(memory, mem_map + number * page.size)
+
+    def claim(first: int, order: int, name: str) -> None:
+        for number in range(first, first + (1 << order)):
+            assert number < frames and number not in owner, f"frame {number} of {name} belongs to {owner.get(number)}"
+            owner[number] = name
+
+    assert memory.u32(symbols["zone_lock"]) == 0 and memory.u32(symbols["slab_caches_lock"]) == 0
+    for order in range(MAX_ORDER + 1):
+        area = symbols["free_areas"] + order * free_area.size
+        blocks = list(links(kernel, area))
+        assert len(blocks) == free_area(memory, area).nr_free
+        for link in blocks:
+            number = (link - page.next.offset - mem_map) // page.size
+            info = frame_view(number)
+            assert info.flags == PageFlag.PG_BUDDY and info.order == order and number % (1 << order) == 0
+            claim(number, order, f"free block of order {order}")
+
+    used_slots = [0]
+    for link in links(kernel, symbols["slab_caches"]):
+        cache = kmem_cache(memory, link - kmem_cache.list.offset)
+        assert cache.lock == 0
+        out: set[int] = set()
+        for which, count in (("partial", cache.nr_partial), ("full", cache.nr_full), ("empty", cache.nr_empty)):
+            head = cache.address + getattr(kmem_cache, which).offset
+            slabs = list(links(kernel, head))
+            assert len(slabs) == count, f"{cache.name}.{which}"
+            for entry in slabs:
+                number = (entry - page.next.offset - mem_map) // page.size
+                info = frame_view(number)
+                assert info.list == SlabList[f"SLAB_LIST_{which.upper()}"]
+                claim(number, cache.order, f"slab of {cache.name}")
+                for tail in range(number, number + (1 << cache.order)):
+                    view = frame_view(tail)
+                    assert view.flags & PageFlag.PG_SLAB and view.cache == cache.address
+                    assert view.head == info.address
+                first = BASE + number * PAGE_SIZE + info.colour + cache.red_left_pad
+                objects = [first + index * cache.size_ for index in range(info.objects)]
+                assert objects[-1] + cache.size_ <= BASE + (number + (1 << cache.order)) * PAGE_SIZE
+                free, at = set(), info.freelist
+                while at:
+                    assert at in objects and at not in free, f"free list of {cache.name} at {at:#x}"
+                    free.add(at)
+                    at = memory.u64(at + cache.offset)
+                assert info.inuse == len(objects) - len(free)
+                expected = "empty" if info.inuse == 0 else "full" if info.inuse == info.objects else "partial"
+                assert which == expected
+                out |= set(objects) - free
+        assert cache.nr_empty <= max(cache.empty_limit, 1)
+        slot, remainder = divmod(cache.cpu - percpu.slots.offset, kmem_cache_cpu.size)
+        assert remainder == 0 and 0 <= slot < PERCPU_SLOTS
+        assert slot == 0 or slot not in used_slots
+        used_slots.append(slot)
+        cached = [item for items in magazines(kernel, cache, slot) for item in items]
+        assert len(cached) == len(set(cached)) and set(cached) <= out, f"magazines of {cache.name}"
+
+    for number in range(frames):
+        flags = frame_view(number).flags
+        if number not in owner:
+            assert flags & (PageFlag.PG_RESERVED | PageFlag.PG_HEAD | PageFlag.PG_LARGE) or frame_view(number).head
+            assert not flags & (PageFlag.PG_BUDDY | PageFlag.PG_SLAB)
+
+
+def magazines(kernel: Kernel, cache: kmem_cache, slot: int) -> Iterator[list[int]]:
+    """The contents of every magazine of a cache."""
+    memory = kernel.memory
+
+    def contents(address: int, rounds: int) -> list[int]:
+        assert 0 <= rounds <= cache.rounds and magazine(memory, address).bottom == 0
+        return [memory.u64(address + magazine.objects.offset + 8 * index) for index in range(rounds)]
+
+    front = kmem_cache_cpu(memory, kernel.symbols["boot_cpu"] + percpu.slots.offset + slot * kmem_cache_cpu.size)
+    if slot and front.loaded:
+        first = front.loaded + magazine.objects.offset
+        assert (front.top - first) % 8 == 0 and front.limit == first + 8 * cache.rounds
+        yield contents(front.loaded, (front.top - first) // 8)
+        rounds = magazine(memory, front.previous).rounds
+        assert rounds in (0, cache.rounds)
+        yield contents(front.previous, rounds)
+    else:
+        assert front.top == front.limit and memory.u64(front.top - 8) == 0
+    for head, count, full in (("depot_full", cache.nr_depot_full, True), ("depot_empty", cache.nr_depot_empty, False)):
+        at, seen = getattr(cache, head), 0
+        while at:
+            view = magazine(memory, at)
+            assert bool(view.rounds) == full
+            yield contents(at, view.rounds)
+            seen, at = seen + 1, view.next
+            assert seen <= count
+        assert seen == count
