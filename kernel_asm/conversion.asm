@@ -125,42 +125,38 @@ read_number:
 .Lread_number_done:
     ret
 
-# The conversions: each prints one argument, and has the same interface.
+# The conversions: each prints one argument, and has the same interface. Of the argument, only the bits count that the
+# length names.
 #   in        rdi = printer, rsi = conversion, rdx = argument
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 
 # %d %i
 format_signed:
-    call narrow_signed
-    test rdx, rdx
-    js .Lformat_negative
     mov eax, [rsi + conversion.flags]
-    mov ecx, '+'
-    test eax, CONVERSION_PLUS
-    jnz .Lformat_sign
-    mov ecx, ' '
+    test eax, CONVERSION_LONG
+    jnz .Lformat_signed_sign
+    movsxd rdx, edx
+    test eax, CONVERSION_SHORT
+    jz .Lformat_signed_sign
+    movsx rdx, dx
+    test eax, CONVERSION_CHAR
+    jz .Lformat_signed_sign
+    movsx rdx, dl
+.Lformat_signed_sign:
+    xor ecx, ecx                        # ecx = sign to print, if any
+    mov r8d, ' '
     test eax, CONVERSION_SPACE
-    jnz .Lformat_sign
-    mov ecx, 10
-    jmp format_number
-.Lformat_negative:
+    cmovnz ecx, r8d
+    mov r8d, '+'
+    test eax, CONVERSION_PLUS
+    cmovnz ecx, r8d
+    test rdx, rdx
+    jns .Lformat_signed_number
     neg rdx
     mov ecx, '-'
-.Lformat_sign:
+.Lformat_signed_number:
     mov [rsi + conversion.prefix], ecx
     mov ecx, 10
-    jmp format_number
-
-# %u
-format_unsigned:
-    call narrow_unsigned
-    mov ecx, 10
-    jmp format_number
-
-# %o
-format_octal:
-    call narrow_unsigned
-    mov ecx, 8
     jmp format_number
 
 # %X
@@ -169,8 +165,28 @@ format_hexadecimal_capitals:
 
 # %x
 format_hexadecimal:
-    call narrow_unsigned
     mov ecx, 16
+    jmp .Lformat_unsigned_narrow
+
+# %o
+format_octal:
+    mov ecx, 8
+    jmp .Lformat_unsigned_narrow
+
+# %u
+format_unsigned:
+    mov ecx, 10
+.Lformat_unsigned_narrow:               # ecx = radix
+    mov eax, [rsi + conversion.flags]
+    test eax, CONVERSION_LONG
+    jnz format_number
+    mov edx, edx
+    test eax, CONVERSION_SHORT
+    jz format_number
+    movzx edx, dx
+    test eax, CONVERSION_CHAR
+    jz format_number
+    movzx edx, dl
     jmp format_number
 
 # %p
@@ -219,36 +235,6 @@ format_string:
     pop r12
     pop rbx
     pop rbp
-    ret
-
-# narrow_signed, narrow_unsigned: of the argument, only the bits that the length names.
-#   in        rsi = conversion, rdx = argument
-#   out       rdx = the number, in 64 bits
-#   clobbers  rax
-narrow_signed:
-    mov eax, [rsi + conversion.flags]
-    test eax, CONVERSION_LONG
-    jnz .Lnarrow_done
-    movsxd rdx, edx
-    test eax, CONVERSION_SHORT
-    jz .Lnarrow_done
-    movsx rdx, dx
-    test eax, CONVERSION_CHAR
-    jz .Lnarrow_done
-    movsx rdx, dl
-    ret
-narrow_unsigned:
-    mov eax, [rsi + conversion.flags]
-    test eax, CONVERSION_LONG
-    jnz .Lnarrow_done
-    mov edx, edx
-    test eax, CONVERSION_SHORT
-    jz .Lnarrow_done
-    movzx edx, dx
-    test eax, CONVERSION_CHAR
-    jz .Lnarrow_done
-    movzx edx, dl
-.Lnarrow_done:
     ret
 
 # format_number: the digits of a number, then the field around them.

@@ -40,6 +40,8 @@ irq_init:
 #   in        edi = irq, 0 to 15
 #   clobbers  rax rcx rdx
 irq_enable:
+    push rbp
+    mov rbp, rsp
     pushfq
     cli                                 # the masks are changed in two steps
     call irq_mask_port
@@ -53,6 +55,7 @@ irq_enable:
     out PIC1_PORT + PIC_DATA, al
 .Lirq_enable_done:
     popfq
+    pop rbp
     ret
 
 # void irq_disable(unsigned irq)
@@ -60,6 +63,8 @@ irq_enable:
 #   in        edi = irq, 0 to 15
 #   clobbers  rax rcx rdx
 irq_disable:
+    push rbp
+    mov rbp, rsp
     pushfq
     cli
     call irq_mask_port
@@ -67,6 +72,7 @@ irq_disable:
     bts eax, ecx
     out dx, al
     popfq
+    pop rbp
     ret
 
 # irq_mask_port: where an input's mask bit is.

@@ -221,7 +221,7 @@ kmem_cache_find:
 # int kmem_cache_shrink(struct kmem_cache *cache)
 # Drain this CPU's magazines and the depot, and give back every empty slab.
 #   in        rdi = cache
-#   out       eax = 0 when the cache has no slab left, else 1
+#   out       rax = 0 when the cache has no slab left, else 1
 #   clobbers  rcx rdx rsi rdi r8-r11
 kmem_cache_shrink:
     push rbp
@@ -262,10 +262,10 @@ kmem_cache_shrink:
     pop rbp
     ret
 
-# int kmem_cache_destroy(struct kmem_cache *cache)
+# long kmem_cache_destroy(struct kmem_cache *cache)
 # Give back everything that a cache has, itself included. 0 is accepted.
 #   in        rdi = cache
-#   out       eax = 0; -EBUSY when callers still hold objects, -EINVAL for a cache made at boot: it lives on
+#   out       rax = 0; -EBUSY when callers still hold objects, -EINVAL for a cache made at boot: it lives on
 #   clobbers  rcx rdx rsi rdi r8-r11
 kmem_cache_destroy:
     xor eax, eax
@@ -305,7 +305,7 @@ kmem_cache_destroy:
     call kprintf
     mov eax, EBUSY
 .Lkmem_cache_destroy_error:
-    neg eax
+    neg rax
 .Lkmem_cache_destroy_out:
     pop r12
     pop rbx

@@ -257,26 +257,30 @@ magazine_prepare:
     test rax, rax
     jz .Lmagazine_prepare_one
 
-    # An interrupt may have been here first. Then the two are two too many.
     lea rdi, [rbx + kmem_cache.lock]
     call spin_lock_irqsave
     push rax                            # [rsp] = saved flags
     push rax
-    cmp qword ptr gs:[r14 + kmem_cache_cpu.loaded], 0
-    jne .Lmagazine_prepare_unlock
+    mov rax, gs:[r14 + kmem_cache_cpu.loaded]
+    mov [rsp + 8], rax                  # [rsp + 8] = 0, unless an interrupt has been here first
+    test rax, rax
+    jnz .Lmagazine_prepare_unlock
     mov rdi, rbx
     mov rsi, r14
     mov rdx, r13
     call magazine_load
     mov rdx, r12
     call magazine_load
-    xor r12d, r12d
-    xor r13d, r13d
 .Lmagazine_prepare_unlock:
     lea rdi, [rbx + kmem_cache.lock]
     pop rsi
-    pop rsi
     call spin_unlock_irqrestore
+    pop rax
+    test rax, rax
+    mov rax, r14
+    jz .Lmagazine_prepare_out
+
+    # Then the two are two too many.
     mov rdi, r13
     call magazine_release
     mov rdi, r12
@@ -315,7 +319,7 @@ magazine_create:
     ret
 
 # void magazine_release(struct magazine *magazine)
-# Give an empty magazine back. 0 is accepted.
+# Give an empty magazine back.
 #   in        rdi = magazine
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 magazine_release:

@@ -1,7 +1,6 @@
 # The end: panic(), and what it shares with the exceptions that nobody handles (fault.asm).
 .set BACKTRACE_MAX, 32                  # frames
 .set PANIC_COLUMNS, 3                   # registers on a line
-.set PANIC_MESSAGE_SIZE, sizeof.panic_record - panic_record.message
 .set STACKS, 4                          # slots from STACKS_BASE on: the boot CPU's stack and three for IST
 
 .text
@@ -83,7 +82,7 @@ panic_message:
     ret
 panic_message_from_array:
     lea rdi, [rip + panic_info + panic_record.message]
-    mov esi, PANIC_MESSAGE_SIZE
+    mov esi, sizeof.panic_record.message
     jmp vsnprintf
 
 # noreturn panic_report(struct pt_regs *regs)
@@ -134,7 +133,7 @@ panic_report:
     lea rcx, [rip + panic_info]
     cmp rsi, [rcx + panic_record.address]
     jne .Lpanic_report_frame
-    call panic_print_frame              # a jump to nowhere: if it was a call, its return address is on top
+    call panic_print_frame              # a jump to nowhere; if it was a call, its return address is on top
     mov rdi, [rbx + pt_regs.rsp]
     call is_stack
     test eax, eax
@@ -214,60 +213,11 @@ panic_again:            .asciz "\nkernel panic: a panic inside a panic\n"
 # Rows of 16 bytes: offset in pt_regs, name.
 .p2align 3
 panic_registers:
-    .quad pt_regs.rip
-    .asciz "rip"
+.irp name, rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+    .quad pt_regs.\name
+    .asciz "\name"
     .p2align 3
-    .quad pt_regs.rsp
-    .asciz "rsp"
-    .p2align 3
-    .quad pt_regs.rflags
-    .asciz "rflags"
-    .p2align 3
-    .quad pt_regs.rax
-    .asciz "rax"
-    .p2align 3
-    .quad pt_regs.rbx
-    .asciz "rbx"
-    .p2align 3
-    .quad pt_regs.rcx
-    .asciz "rcx"
-    .p2align 3
-    .quad pt_regs.rdx
-    .asciz "rdx"
-    .p2align 3
-    .quad pt_regs.rsi
-    .asciz "rsi"
-    .p2align 3
-    .quad pt_regs.rdi
-    .asciz "rdi"
-    .p2align 3
-    .quad pt_regs.rbp
-    .asciz "rbp"
-    .p2align 3
-    .quad pt_regs.r8
-    .asciz "r8"
-    .p2align 3
-    .quad pt_regs.r9
-    .asciz "r9"
-    .p2align 3
-    .quad pt_regs.r10
-    .asciz "r10"
-    .p2align 3
-    .quad pt_regs.r11
-    .asciz "r11"
-    .p2align 3
-    .quad pt_regs.r12
-    .asciz "r12"
-    .p2align 3
-    .quad pt_regs.r13
-    .asciz "r13"
-    .p2align 3
-    .quad pt_regs.r14
-    .asciz "r14"
-    .p2align 3
-    .quad pt_regs.r15
-    .asciz "r15"
-    .p2align 3
+.endr
 panic_registers_end:
 
 .bss

@@ -31,7 +31,7 @@ kprintf:
     mov rbp, rsp
     push rbx
     push r12
-    sub rsp, sizeof.printer
+    sub rsp, sizeof.printer + 8
     mov rbx, rdi                        # rbx = format
     lea rdi, [rip + console_lock]
     call spin_lock_irqsave
@@ -50,7 +50,7 @@ kprintf:
     mov rsi, r12
     call spin_unlock_irqrestore
     mov eax, ebx
-    add rsp, sizeof.printer
+    add rsp, sizeof.printer + 8
     pop r12
     pop rbx
     pop rbp
@@ -65,9 +65,10 @@ snprintf:
     gather_arguments
     push rbp
     mov rbp, rsp
+    sub rsp, 8
     lea rcx, [rbp + 32]                 # behind rsi and rdx, which are no arguments of the format
     call vsnprintf
-    pop rbp
+    leave
     ret GATHERED
 
 # int vsnprintf(char *buffer, u64 size, const char *format, const u64 *arguments)
@@ -142,7 +143,7 @@ print_repeated:
     push rbx
     push r12
     push r13
-    push r14
+    sub rsp, 8
     mov r12, rdi
     mov r13d, esi
     mov ebx, edx
@@ -154,7 +155,7 @@ print_repeated:
     call print_character
     jmp .Lprint_repeated_next
 .Lprint_repeated_done:
-    pop r14
+    add rsp, 8
     pop r13
     pop r12
     pop rbx
@@ -170,7 +171,7 @@ print_bytes:
     push rbx
     push r12
     push r13
-    push r14
+    sub rsp, 8
     mov r12, rdi
     mov r13, rsi
     mov ebx, edx
@@ -183,7 +184,7 @@ print_bytes:
     inc r13
     jmp .Lprint_bytes_next
 .Lprint_bytes_done:
-    pop r14
+    add rsp, 8
     pop r13
     pop r12
     pop rbx

@@ -46,6 +46,8 @@ selftest_table:
 
 .include "selftest/text.asm"
 .include "selftest/traps.asm"
+.include "selftest/vm.asm"
+.include "selftest/interrupts.asm"
 .include "selftest/pages.asm"
 .include "selftest/slab.asm"
 .include "selftest/kmalloc.asm"
@@ -66,7 +68,7 @@ main:
     push r13
     push r14
     lea rbx, [rip + selftest_table]     # rbx = row
-    xor r12d, r12d                      # r12 = tests run
+    xor r12d, r12d                      # r12 = tests passed
     xor r13d, r13d                      # r13 = tests failed
 .Lmain_test:
     lea rax, [rip + selftest_table_end]
@@ -77,13 +79,15 @@ main:
     call kprintf
     mov rdi, [rbx + selftest.function]
     call selftest_run
+    test rax, rax
+    jnz .Lmain_failed
     inc r12d
     lea rdi, [rip + selftest_ok]
-    mov rsi, rax
-    test rax, rax
-    jz .Lmain_print
+    jmp .Lmain_print
+.Lmain_failed:
     inc r13d
     lea rdi, [rip + selftest_failed]
+    mov rsi, rax
 .Lmain_print:
     call kprintf
     add rbx, sizeof.selftest
@@ -149,7 +153,7 @@ selftest_fail:
 selftest_name_format:   .asciz "%s ... "
 selftest_ok:            .asciz "[ok]\n"
 selftest_failed:        .asciz "[failed] %s\n"
-selftest_summary:       .asciz "%d tests, %d failed\n"
+selftest_summary:       .asciz "%d passed, %d failed\n"
 
 .bss
 .p2align 3

@@ -84,8 +84,8 @@ set_trap_handler:
     mov edi, edi
     lea rax, [rip + trap_handlers]
     lea rdi, [rax + rdi * 8]            # rdi = the vector's entry
-    mov rax, [rdi]
-    mov [rdi], rsi
+    mov rax, rsi
+    xchg rax, [rdi]                     # rax = previous handler
     pop rbp
     ret
 .Lset_trap_handler_vector:

@@ -128,8 +128,8 @@ unmap_page:
     jnz .Lunmap_page_done
     lea rdi, [rip + page_tables_lock]
     call spin_lock_irqsave
-    push rax
-    push rax
+    sub rsp, 8
+    push rax                            # [rsp] = rflags at the entry
     mov rdi, rbx
     call walk_page
     test rax, rax
@@ -146,7 +146,7 @@ unmap_page:
     neg r12
 .Lunmap_page_unlock:
     pop rsi
-    pop rsi
+    add rsp, 8
     lea rdi, [rip + page_tables_lock]
     call spin_unlock_irqrestore
 .Lunmap_page_done:

@@ -113,7 +113,7 @@ class GuestError(SandboxError):
 
     ``registers`` maps lower-case names (``rax`` ... ``r15``, ``rip``, ``rflags``) to values at the fault;
     ``backtrace`` is one ``function+0x12 (file:line)`` for each frame, innermost first; ``instruction`` is the
-    instruction count.
+    instruction count; ``console`` is the serial text of a kernel that did not come up, empty where one can be asked.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class GuestError(SandboxError):
         self.registers = dict(registers or {})
         self.backtrace = tuple(backtrace)
         self.instruction = instruction
+        self.console = ""
         super().__init__(message)
 
     @property

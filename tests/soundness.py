@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from sandbox.abi import (
+    KERNEL_BASE,
+    KERNEL_PHYS,
     MAX_ORDER,
     PAGE_SIZE,
     PERCPU_SLOTS,
@@ -21,9 +25,34 @@ from sandbox.abi import DIRECT_MAP as BASE
 from sandbox.kernel import Kernel
 
 
-def links(kernel: Kernel, head: int) -> Iterator[int]:
+class Ram:
+    """A copy of RAM, read by the virtual addresses of the direct map and of the kernel image."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.bytes = kernel.machine.memory.image()
+
+    def read(self, address: int, size: int) -> bytes:
+        at = address - KERNEL_BASE + KERNEL_PHYS if address >= KERNEL_BASE else address - BASE
+        assert 0 <= at <= len(self.bytes) - size, f"{address:#x} is no address of the allocator"
+        return self.bytes[at : at + size]
+
+    def write(self, address: int, data: bytes) -> None:
+        raise AssertionError("a check writes nothing")
+
+    def u32(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 4), "little")
+
+    def u64(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 8), "little")
+
+
+FRAMES = np.dtype({"names": [field.name for field in page.fields],
+                   "formats": [f"<u{field.size}" for field in page.fields],
+                   "offsets": [field.offset for field in page.fields], "itemsize": page.size})
+
+
+def links(memory: Ram, head: int) -> Iterator[int]:
     """The entries of a circular list, with both directions compared."""
-    memory = kernel.memory
     at, seen = memory.u64(head), 0
     previous = head
     while at != head:
@@ -37,7 +66,7 @@ def links(kernel: Kernel, head: int) -> Iterator[int]:
 
 def assert_sound(kernel: Kernel) -> None:
     """Walk every list of the allocator and count; an AssertionError names the first thing that is wrong."""
-    symbols, memory = kernel.symbols, kernel.memory
+    symbols, memory = kernel.symbols, Ram(kernel)
     mem_map, frames = memory.u64(symbols["mem_map"]), memory.u64(symbols["max_pfn"])
     owner: dict[int, str] = {}
 
@@ -52,7 +81,7 @@ def assert_sound(kernel: Kernel) -> None:
     assert memory.u32(symbols["zone_lock"]) == 0 and memory.u32(symbols["slab_caches_lock"]) == 0
     for order in range(MAX_ORDER + 1):
         area = symbols["free_areas"] + order * free_area.size
-        blocks = list(links(kernel, area))
+        blocks = list(links(memory, area))
         assert len(blocks) == free_area(memory, area).nr_free
         for link in blocks:
             number = (link - page.next.offset - mem_map) // page.size
@@ -61,13 +90,13 @@ def assert_sound(kernel: Kernel) -> None:
             claim(number, order, f"free block of order {order}")
 
     used_slots = [0]
-    for link in links(kernel, symbols["slab_caches"]):
+    for link in links(memory, symbols["slab_caches"]):
         cache = kmem_cache(memory, link - kmem_cache.list.offset)
         assert cache.lock == 0
         out: set[int] = set()
         for which, count in (("partial", cache.nr_partial), ("full", cache.nr_full), ("empty", cache.nr_empty)):
             head = cache.address + getattr(kmem_cache, which).offset
-            slabs = list(links(kernel, head))
+            slabs = list(links(memory, head))
             assert len(slabs) == count, f"{cache.name}.{which}"
             for entry in slabs:
                 number = (entry - page.next.offset - mem_map) // page.size
@@ -95,25 +124,25 @@ def assert_sound(kernel: Kernel) -> None:
         assert remainder == 0 and 0 <= slot < PERCPU_SLOTS
         assert slot == 0 or slot not in used_slots
         used_slots.append(slot)
-        cached = [item for items in magazines(kernel, cache, slot) for item in items]
+        cached = [item for items in magazines(memory, symbols["boot_cpu"], cache, slot) for item in items]
         assert len(cached) == len(set(cached)) and set(cached) <= out, f"magazines of {cache.name}"
 
-    for number in range(frames):
-        flags = frame_view(number).flags
-        if number not in owner:
-            assert flags & (PageFlag.PG_RESERVED | PageFlag.PG_HEAD | PageFlag.PG_LARGE) or frame_view(number).head
-            assert not flags & (PageFlag.PG_BUDDY | PageFlag.PG_SLAB)
+    others = np.ones(frames, bool)
+    others[list(owner)] = False
+    table = np.frombuffer(memory.read(mem_map, frames * page.size), FRAMES)[others]
+    named = table["flags"] & int(PageFlag.PG_RESERVED | PageFlag.PG_HEAD | PageFlag.PG_LARGE)
+    assert np.all((named != 0) | (table["head"] != 0)), "a frame is lost"
+    assert not np.any(table["flags"] & int(PageFlag.PG_BUDDY | PageFlag.PG_SLAB)), "a frame is on no list"
 
 
-def magazines(kernel: Kernel, cache: kmem_cache, slot: int) -> Iterator[list[int]]:
+def magazines(memory: Ram, cpu: int, cache: kmem_cache, slot: int) -> Iterator[list[int]]:
     """The contents of every magazine of a cache."""
-    memory = kernel.memory
 
     def contents(address: int, rounds: int) -> list[int]:
         assert 0 <= rounds <= cache.rounds and magazine(memory, address).bottom == 0
         return [memory.u64(address + magazine.objects.offset + 8 * index) for index in range(rounds)]
 
-    front = kmem_cache_cpu(memory, kernel.symbols["boot_cpu"] + percpu.slots.offset + slot * kmem_cache_cpu.size)
+    front = kmem_cache_cpu(memory, cpu + percpu.slots.offset + slot * kmem_cache_cpu.size)
     if slot and front.loaded:
         first = front.loaded + magazine.objects.offset
         assert (front.top - first) % 8 == 0 and front.limit == first + 8 * cache.rounds

@@ -104,7 +104,7 @@ pointers:
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     path: Path = tmp_path_factory.mktemp("interrupts") / "ticks.asm"
     path.write_text(PROGRAM)
-    with sandbox.boot(path, ram="4M", hz=0) as kernel:
+    with sandbox.boot(path, ram="4M", hz=20) as kernel:
         kernel.call("set_trap_handler", IRQ_BASE + TIMER_IRQ, kernel.symbols["on_tick"])
         yield kernel
 

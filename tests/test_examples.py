@@ -1,0 +1,101 @@
+"""The course: every example prints what lies beside it, by itself, from the command, and in QEMU.
+
+``python -m tests.test_examples`` writes the expected outputs anew, for a look at the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sandbox
+from sandbox.cli import main
+from sandbox.guest.export import QEMU, export, run_qemu
+from sandbox.guest.options import BootOptions
+from sandbox.guest.outcome import RunKind
+from sandbox.kernel import assemble_program
+from sandbox.toolchain.packaged import examples_directory, kernel_directory, kernel_image
+
+PROGRAMS = sorted(examples_directory().glob("[0-9][0-9]_*.asm"))
+SCRIPTS = sorted(examples_directory().glob("[0-9][0-9]_*.py"))
+SELFTEST = kernel_directory() / "selftest.asm"
+
+needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
+
+
+def name(path: Path) -> str:
+    return path.stem
+
+
+def console(path: Path) -> str:
+    """What a program prints in the emulator."""
+    with sandbox.boot(path) as kernel:
+        assert kernel.run(limit=100_000_000).kind is RunKind.SUCCESS
+        return kernel.console
+
+
+def script_output(path: Path) -> str:
+    """What a script for the host prints."""
+    root = str(Path(sandbox.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, path], capture_output=True, encoding="utf-8", timeout=60, check=False,
+                          env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_course_has_its_programs_and_scripts_each_with_its_expected_output() -> None:
+    stems = {path.stem for path in (*PROGRAMS, *SCRIPTS)}
+    assert {stem[3:] for stem in stems} >= {"first_allocation", "size_classes", "life_of_a_slab", "page_walk",
+                                            "page_fault", "the_seed", "from_python"}
+    assert {path.stem for path in examples_directory().glob("*.out")} == stems
+    assert len({stem[:2] for stem in stems}) == len(stems)
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name)
+def test_a_program_prints_exactly_what_lies_beside_it(path: Path) -> None:
+    assert console(path) == path.with_suffix(".out").read_text()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_a_script_prints_exactly_what_lies_beside_it(path: Path) -> None:
+    assert script_output(path) == path.with_suffix(".out").read_text()
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=name)
+def test_the_command_shows_the_same_console_and_succeeds(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", path.stem[:2], "--quiet"]) == 0
+    assert capsys.readouterr() == (path.with_suffix(".out").read_text(), "")
+    assert main(["run", path.stem[:2]]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    printed = path.with_suffix(".out").read_text().splitlines()
+    assert [line for line in shown if line in printed][: len(printed)] == printed
+
+
+@needs_qemu
+@pytest.mark.parametrize("path", [*PROGRAMS, SELFTEST], ids=name)
+def test_qemu_prints_the_same_bytes_and_exits_with_the_same_status(path: Path) -> None:
+    options = BootOptions()
+    kernel = kernel_image()
+    there = run_qemu(export(kernel, assemble_program(path, kernel), options), options)
+    with sandbox.boot(path) as here:
+        result = here.run(limit=200_000_000)
+        assert there.console == here.console
+        assert there.status == result.status == 33
+
+
+def write_expected() -> None:
+    """Make every expected output anew."""
+    for path in PROGRAMS:
+        path.with_suffix(".out").write_text(console(path))
+    for path in SCRIPTS:
+        path.with_suffix(".out").write_text(script_output(path))
+
+
+if __name__ == "__main__":
+    write_expected()
