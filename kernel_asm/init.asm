@@ -15,6 +15,10 @@
 kernel_main:
     call traps_init
     call serial_init
+    mov rax, [rip + boot_params]
+    movabs rcx, BOOT_MAGIC
+    cmp [rax + boot_info.magic], rcx
+    jne .Lkernel_main_stranger
     call irq_init
     call page_alloc_init
     call slab_init
@@ -61,6 +65,11 @@ kernel_ready:
     test eax, eax
     cmovnz edi, ecx
     call debug_exit
+
+.Lkernel_main_stranger:
+    lea rdi, [rip + boot_info_format]
+    mov rsi, [rax + boot_info.magic]
+    call panic
 
 # noreturn kernel_idle(void)
 # Wait for interrupts.
@@ -113,6 +122,8 @@ debug_exit:
     jmp .Ldebug_exit_halt
 
 .rodata
+boot_info_format:
+    .asciz "the loader left no boot_info: its magic number is 0x%016lx"
 main_changed_format:
     .asciz "main changed %s, which System V makes callee-saved: 0x%lx at the call, 0x%lx at the return"
 name_rsp: .asciz "rsp"

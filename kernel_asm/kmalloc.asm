@@ -184,7 +184,10 @@ kfree:
     movzx esi, byte ptr [rax + page.order]
     jmp free_pages
 
+    # The frame lets the backtrace name who called.
 .Lkfree_inside:
+    push rbp
+    mov rbp, rsp
     mov rsi, rdi                        # rsi = pointer
     mov rdi, [rax + page.head]
     call page_address
@@ -192,6 +195,8 @@ kfree:
     lea rdi, [rip + .Lkfree_inside_message]
     call panic
 .Lkfree_bad:
+    push rbp
+    mov rbp, rsp
     mov rsi, rdi
     lea rdi, [rip + .Lkfree_bad_message]
     call panic
@@ -224,6 +229,8 @@ ksize:
     xor eax, eax
     ret
 .Lksize_bad:
+    push rbp
+    mov rbp, rsp
     mov rsi, rdi
     lea rdi, [rip + .Lksize_bad_message]
     call panic

@@ -98,6 +98,8 @@ page_alloc_init:
 #   in        rdi = first frame, rsi = frame behind the last
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 free_frames:
+    push rbp
+    mov rbp, rsp
     mov r8, rdi                         # r8 = next frame
     mov r9, rsi                         # r9 = end
 .Lfree_frames_block:
@@ -143,6 +145,7 @@ free_frames:
     mov r8, r10
     jmp .Lfree_frames_block
 .Lfree_frames_done:
+    pop rbp
     ret
 
 # void *get_free_pages(unsigned int order)

@@ -1,1 +1,89 @@
+"""A sandbox for kernel memory: a long-mode kernel and its slab allocator on an emulated x86-64 machine.
 
+::
+
+    import sandbox
+
+    kernel = sandbox.boot()
+    pointer = kernel.call("kmalloc", 64)
+    kernel.heap.find(pointer).cache.name          # "kmalloc-64"
+
+The names below are the public ones. What needs the emulator is imported when it is first asked for, so that
+``import sandbox`` is quick and works where a native library is missing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .address import PhysAddr, VirtAddr
+from .errors import (
+    AssemblyError,
+    CalleeSavedError,
+    EngineError,
+    ExportError,
+    GuestError,
+    GuestFault,
+    GuestLimit,
+    GuestMemoryError,
+    GuestNeedsRewind,
+    GuestPanic,
+    GuestStop,
+    HeapCorruption,
+    PhysicalAddressError,
+    ProgramError,
+    SandboxError,
+    SymbolNotFound,
+    TranslationError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from .kernel import Kernel, boot
+    from .slab_allocator import Slab, SlabAllocator, SlabBlock
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "boot": "kernel", "Kernel": "kernel",
+    "SlabAllocator": "slab_allocator", "Slab": "slab_allocator", "SlabBlock": "slab_allocator",
+}
+
+__all__ = [
+    "AssemblyError",
+    "CalleeSavedError",
+    "EngineError",
+    "ExportError",
+    "GuestError",
+    "GuestFault",
+    "GuestLimit",
+    "GuestMemoryError",
+    "GuestNeedsRewind",
+    "GuestPanic",
+    "GuestStop",
+    "HeapCorruption",
+    "Kernel",
+    "PhysAddr",
+    "PhysicalAddressError",
+    "ProgramError",
+    "SandboxError",
+    "Slab",
+    "SlabAllocator",
+    "SlabBlock",
+    "SymbolNotFound",
+    "TranslationError",
+    "UsageError",
+    "VirtAddr",
+    "boot",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,16 @@ def test_each_native_library_has_exactly_one_door(library: str) -> None:
     doors = [relative(path) for path in FILES
              if any(name.split(".")[0] == library for name in imports(path, path.read_text()))]
     assert doors == [NATIVE[library]]
+
+
+def test_importing_the_package_loads_no_native_library_and_every_public_name_is_there() -> None:
+    code = ("import sys, sandbox; heavy = sys.modules.keys() & {'unicorn', 'keystone', 'capstone', 'numpy'}; "
+            "assert not heavy, heavy; assert all(getattr(sandbox, name) for name in sandbox.__all__); "
+            "assert set(sandbox.__all__) <= set(dir(sandbox))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    with pytest.raises(AttributeError, match="no attribute 'bott'"):
+        _ = sandbox.bott
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) != "cli"], ids=relative)

@@ -397,6 +397,25 @@ def test_new_page_tables_are_seen_at_once(kernel: Kernel) -> None:
         assert kernel.call("unmap_page", virtual) == kernel.memory.translate(page)
 
 
+def test_a_hook_reads_what_is_so_at_its_instruction_and_may_not_write(kernel: Kernel) -> None:
+    seen: list[tuple[int, int]] = []
+    pointer = kernel.call("kmalloc", 64)
+
+    def look(address: int) -> None:
+        seen.append((kernel.registers["rdi"], kernel.memory.u64(pointer)))
+        for attempt in (lambda: kernel.memory.write_u8(pointer, 1), lambda: kernel.physical.write_u8(0, 1),
+                        lambda: kernel.registers.update(rax=1), lambda: kernel.call("kmalloc", 1)):
+            with pytest.raises(UsageError, match="running"):
+                attempt()
+
+    kernel.memory.write_u64(pointer, 7)
+    hook = kernel.machine.cpu.hook_code([kernel.symbols["ksize"]], look)
+    kernel.call("ksize", pointer)
+    hook.remove()
+    assert seen == [(pointer, 7)]
+    assert kernel.failure is None
+
+
 def test_symbols_are_a_mapping_of_addresses(kernel: Kernel) -> None:
     address = kernel.symbols["kmalloc"]
     assert isinstance(address, VirtAddr)

@@ -1,0 +1,142 @@
+"""Carrying out what the journal can say: a call, a run, a write, a register, a flush. Once, and once more in a replay.
+
+A call from outside works as a debugger's does: the registers are put aside, the arguments are placed as System V
+says, the return address is ``call_return``, where the machine stops, and afterwards the registers are as they were.
+Interrupts stay on, so the guest's clock and its handlers live through a call as through any other code. A program
+that was stopped inside one of the kernel's restartable sections begins it again, as after an interrupt.
+"""
+
+from __future__ import annotations
+
+import struct
+from operator import itemgetter
+from typing import NamedTuple
+
+from ..errors import CalleeSavedError, GuestError, GuestLimit, GuestStop
+from ..machine.machine import Machine, Stop, StopKind
+from ..x86 import GENERAL_REGISTERS
+from .arguments import CallFrame, frame
+from .autopsy import Autopsy
+from .journal import Call, Entry, Flush, Interrupt, Receive, Run, SetRegister, Write
+from .memory import TranslatedMemory
+from .symbols import Symbols
+
+GENERAL = struct.Struct("<18Q")
+"""The general registers in the order of ``GENERAL_REGISTERS``, then RIP and RFLAGS: as the machine keeps them."""
+RAX, RBX, RSP, RBP, R10 = (GENERAL_REGISTERS.index(name) for name in ("rax", "rbx", "rsp", "rbp", "r10"))
+RIP, RFLAGS = 16, 17
+CALLEE_SAVED = {name: GENERAL_REGISTERS.index(name) for name in ("rbx", "rbp", "r12", "r13", "r14", "r15")}
+"""Besides RSP, which comes back 8 higher: the return address is gone."""
+_callee_saved = itemgetter(*CALLEE_SAVED.values())
+BOOT_LIMIT = 1_000_000_000
+"""Instructions within which a kernel must be ready: far more than 2 GiB of RAM need."""
+DIRECTION = 1 << 10
+"""RFLAGS.DF, which System V wants clear at every call."""
+
+
+class Returned(NamedTuple):
+    """RAX, and where the copies of the arguments lie on the stack (:class:`~sandbox.guest.arguments.CallFrame`)."""
+
+    value: int
+    copies: tuple[int, ...]
+
+
+class Actions:
+    """Does entries to a machine; it keeps no record of them."""
+
+    def __init__(self, machine: Machine, memory: TranslatedMemory, symbols: Symbols) -> None:
+        self.machine = machine
+        self.memory = memory
+        self.symbols = symbols
+        self.autopsy = Autopsy(memory, symbols)
+        self._call_return = int(symbols["call_return"])
+        self._until = (self._call_return,)
+        table = memory.read(symbols["critical_sections"],
+                            symbols["critical_sections_end"] - symbols["critical_sections"])
+        self._critical = tuple(struct.iter_unpack("<3Q", table))
+
+    def perform(self, entry: Entry) -> None:
+        """Do what an entry says; a call that fails raises, a run that ends does not."""
+        if isinstance(entry, Call):
+            self.call(entry, self.place(entry))
+        elif isinstance(entry, Run):
+            self.machine.run(limit=entry.limit)
+        elif isinstance(entry, Write):
+            (self.machine.memory if entry.physical else self.memory).write(entry.address, entry.data)
+            self.memory.forget()
+        elif isinstance(entry, SetRegister):
+            self.machine.cpu[entry.name] = entry.value
+        elif isinstance(entry, Interrupt):
+            self.machine.interrupt_at(entry.instruction, entry.line)
+        elif isinstance(entry, Receive):
+            self.machine.serial.feed(entry.data)
+        elif isinstance(entry, Flush):
+            self.machine.cpu.flush_tlb()
+
+    def place(self, entry: Call) -> CallFrame:
+        """Put the arguments and the return address on the guest's stack, below all that it has there."""
+        placed = frame(entry.arguments, self.machine.cpu.view.rsp, self._call_return)
+        self.memory.write(placed.rsp, placed.stack)
+        return placed
+
+    def call(self, entry: Call, placed: CallFrame) -> Returned:
+        """Run one function to its return; a :class:`GuestError` leaves the machine as it is at that moment."""
+        view = self.machine.cpu.view
+        general = slice(view.layout.general, view.layout.general + GENERAL.size)
+        before = GENERAL.unpack(view.block[general])
+        rdi, rsi, rdx, rcx, r8, r9 = placed.registers
+        view.block[general] = GENERAL.pack(
+            0, rcx, rdx, before[RBX], placed.rsp, before[RBP], rsi, rdi, r8, r9, *before[R10:RIP],
+            entry.address, before[RFLAGS] & ~DIRECTION)
+        self.machine.cpu.push()
+        halted, self.machine.halted = self.machine.halted, False
+        stop = self.machine.run(limit=entry.limit, until=self._until)
+        if stop.kind is not StopKind.BREAKPOINT:
+            raise self._error(stop, self.name(entry.address), "return", entry.limit)
+        after = GENERAL.unpack(view.block[general])
+        if after[RSP] != placed.rsp + 8 or _callee_saved(after) != _callee_saved(before):
+            raise self._changed(entry, before, placed.rsp + 8)
+        view.block[general] = GENERAL.pack(*before[:RIP], self._resume(before[RIP]), before[RFLAGS])
+        self.machine.cpu.push()
+        self.machine.halted = halted
+        return Returned(after[RAX], placed.copies)
+
+    def _resume(self, rip: int) -> int:
+        """Where code goes on that a call interrupted at ``rip``: inside a critical section, at its start, as after
+        an interrupt."""
+        return next((restart for start, end, restart in self._critical if start <= rip < end), rip)
+
+    def bring_up(self) -> None:
+        """Run from the first instruction to ``kernel_ready``; a kernel that does not come up is an error."""
+        ready = int(self.symbols["kernel_ready"])
+        stop = self.machine.run(limit=BOOT_LIMIT, until=(ready,))
+        if stop.kind is StopKind.INTERRUPTED:
+            raise KeyboardInterrupt
+        if stop.kind is not StopKind.BREAKPOINT:
+            raise self._error(stop, "the kernel", "come up", BOOT_LIMIT)
+
+    def _changed(self, entry: Call, before: tuple[int, ...], rsp: int) -> CalleeSavedError:
+        """Which register the function did not bring back."""
+        registers = self.machine.cpu.registers()
+        expected = {"rsp": rsp} | {name: before[index] for name, index in CALLEE_SAVED.items()}
+        name = next(name for name, value in expected.items() if registers[name] != value)
+        return CalleeSavedError(self.name(entry.address), name, expected[name], registers[name],
+                                registers=registers, instruction=self.machine.instructions)
+
+    def name(self, address: int) -> str:
+        """``kmalloc``, or ``kmalloc+0x4`` for an address that is no function's first."""
+        location = self.symbols.locate(address)
+        return f"{location.symbol}+{location.offset:#x}" if location.offset else location.symbol or str(location)
+
+    def _error(self, stop: Stop, who: str, what: str, limit: int) -> GuestError:
+        """The error for ``who`` that did not do ``what``: a panic even when the limit cut its last words short."""
+        instruction = self.machine.instructions
+        if stop.kind in (StopKind.DEBUG_EXIT, StopKind.LIMIT) and self.autopsy.panicked():
+            return self.autopsy.panic(instruction)
+        registers = self.machine.cpu.registers()
+        frames = self.autopsy.backtrace(registers)
+        if stop.kind is StopKind.LIMIT:
+            return GuestLimit(f"{who} did not {what} within {limit:,} instructions; it stands at {frames[0]}",
+                              limit=limit, registers=registers, backtrace=frames, instruction=instruction)
+        return GuestStop(f"{who} did not {what}: {stop}", stop=stop, registers=registers, backtrace=frames,
+                         instruction=instruction)

@@ -1,0 +1,147 @@
+"""Everything that Python did to a booted machine, in order: enough to do it again.
+
+The guest is deterministic, so its whole future is fixed by its state at some moment and by what comes from outside
+after it. That is little: calls, runs, writes to memory and registers, interrupts, bytes on the serial line. The
+journal keeps them as plain data, and a state of long ago is a checkpoint before it plus the entries between, executed
+once more.
+
+The timeline reads the same entries, and a saved record is :meth:`Journal.to_data` as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from ..errors import UsageError
+
+VERSION = 1
+"""Of :meth:`Journal.to_data`; another one is not read."""
+
+
+class Call(NamedTuple):
+    """A function was called and came back: its address, its arguments (bytes were copied to the stack), its limit."""
+
+    address: int
+    arguments: tuple[int | bytes, ...]
+    limit: int
+
+
+class Run(NamedTuple):
+    """The guest ran on from where it stood, for at most ``limit`` instructions (None: until it stopped by itself)."""
+
+    limit: int | None
+
+
+class Write(NamedTuple):
+    """Bytes were stored from Python: at a virtual address, or at a physical one."""
+
+    address: int
+    data: bytes
+    physical: bool
+
+
+class SetRegister(NamedTuple):
+    """A register was given a value from Python, by its lower-case name."""
+
+    name: str
+    value: int
+
+
+class Interrupt(NamedTuple):
+    """Interrupt line ``line`` (0-15) is to be pulsed when the clock is ``instruction``."""
+
+    instruction: int
+    line: int
+
+
+class Receive(NamedTuple):
+    """Bytes arrived at the serial port."""
+
+    data: bytes
+
+
+class Flush(NamedTuple):
+    """A snapshot was taken. It empties the processor's TLB, which the accessed and dirty bits can show later."""
+
+
+Entry: TypeAlias = Call | Run | Write | SetRegister | Interrupt | Receive | Flush
+KINDS: dict[str, type[Entry]] = {
+    "call": Call, "run": Run, "write": Write, "register": SetRegister, "interrupt": Interrupt, "receive": Receive,
+    "flush": Flush,
+}
+
+
+class Journal:
+    """The entries since boot, oldest first; a position is a number of entries."""
+
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        self._entries: list[Entry] = list(entries)
+        self.append = self._entries.append       # bound once: it is called for every call of a guest function
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def since(self, position: int) -> list[Entry]:
+        """The entries from ``position`` on."""
+        return self._entries[position:]
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All of them, as they are now."""
+        return tuple(self._entries)
+
+    def cut(self, position: int) -> None:
+        """Forget the entries from ``position`` on: the machine went back to before them."""
+        del self._entries[position:]
+
+    def replace(self, entries: Sequence[Entry]) -> None:
+        """Take another history: the machine was put into the state that these entries lead to."""
+        self._entries[:] = entries
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for JSON: ``{"version": 1, "entries": [["call", address, [arguments], limit], ...]}``.
+
+        Bytes are ``{"hex": "..."}``, everything else is a number, a word, true, false or null.
+        """
+        names = {kind: name for name, kind in KINDS.items()}
+        return {"version": VERSION,
+                "entries": [[names[type(entry)], *map(_to_plain, entry)] for entry in self._entries]}
+
+    @classmethod
+    def from_data(cls, data: Any) -> Journal:
+        """Read what :meth:`to_data` made; :class:`UsageError` for anything else."""
+        try:
+            if data["version"] != VERSION:
+                raise UsageError(f"a journal of version {data['version']}, and this program reads {VERSION}")
+            return cls([_entry(name, values) for name, *values in data["entries"]])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"not a journal: {error!r}") from None
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, tuple):
+        return [_to_plain(item) for item in value]
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"])
+    if isinstance(value, list):
+        return tuple(_from_plain(item) for item in value)
+    return value
+
+
+def _entry(name: str, values: Sequence[Any]) -> Entry:
+    kind = KINDS[name]
+    if len(values) != len(kind._fields):
+        raise ValueError(f"{name} with {len(values)} values")
+    return kind(*map(_from_plain, values))

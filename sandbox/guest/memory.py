@@ -1,0 +1,142 @@
+"""Guest memory as a booted kernel's users see it: by virtual and by physical address, every write in the journal.
+
+Both answer like a debugger: wherever a page is mapped they read and write, whatever the page's rights are, and
+looking changes nothing in the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..address import PAGE_SHIFT, PAGE_SIZE, U64, PhysAddr
+from ..errors import UsageError
+from ..machine.machine import Machine
+from ..machine.memory import ByteAccess
+from .journal import Write
+
+_OFFSET = PAGE_SIZE - 1
+
+
+class TranslatedMemory(ByteAccess):
+    """Virtual memory through the present page tables; an address that no page maps raises ``TranslationError``.
+
+    While the machine stands still its page tables do too, so translations are kept until it has moved or
+    :meth:`forget` is called.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._ram = machine.memory
+        self._frames: dict[int, int] = {}        # page number -> physical address of the page
+        self._moment = -1                        # the instruction count at which they were read
+
+    def translate(self, address: int) -> PhysAddr:
+        """The physical address behind a virtual one; ``TranslationError`` tells the walk that fails."""
+        return PhysAddr(self._translate(address))
+
+    def _translate(self, address: int) -> int:
+        if self._moment != self._machine.instructions:
+            self._frames.clear()
+            self._moment = self._machine.instructions
+        frame = self._frames.get(address >> PAGE_SHIFT)
+        if frame is None:
+            frame = self._frames[address >> PAGE_SHIFT] = self._walk(_checked(address)) & ~_OFFSET
+        return frame | address & _OFFSET
+
+    def _walk(self, address: int) -> int:
+        """A walk of the page tables, the quick one where nothing about the page is remarkable."""
+        cpu, paging = self._machine.cpu, self._machine.paging
+        found = paging.reach(address, False, cpu["cr3"] if cpu.running else cpu.view.control(3))
+        return int(paging.translate(address)) if found is None else found
+
+    def read(self, address: int, size: int) -> bytes:
+        if not isinstance(address, int):
+            raise UsageError(f"an address is an int, not {type(address).__name__}")
+        if 0 < size <= PAGE_SIZE - (address & _OFFSET):
+            return self._ram.read(self._translate(address), size)
+        return b"".join(self._ram.read(physical, length) for physical, length in self._pieces(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        if 0 < len(data) <= PAGE_SIZE - (_checked(address) & _OFFSET):
+            self._ram.write(self._translate(address), data)
+            self._frames.clear()                 # what was written may be a page table
+            return
+        done = 0
+        for physical, length in self._pieces(address, len(data)):
+            self._ram.write(physical, data[done : done + length])
+            done += length
+        self._frames.clear()
+
+    def require_stopped(self) -> None:
+        """Refuse a write from inside a hook: the journal has no place for what happens in the middle of a run."""
+        if self._machine.cpu.running:
+            raise UsageError("the machine is running: a hook can read, and cannot write")
+
+    def forget(self) -> None:
+        """Translate anew: the machine went to another state, perhaps with the same instruction count."""
+        self._frames.clear()
+
+    def _pieces(self, address: int, size: int) -> list[tuple[int, int]]:
+        """The physical ranges behind ``size`` bytes, split at page edges; all of them translate, or it raises."""
+        _size(size)
+        pieces = []
+        while size > 0:
+            length = min(PAGE_SIZE - (address & _OFFSET), size)
+            pieces.append((self._translate(address), length))
+            address, size = address + length, size - length
+        return pieces
+
+
+class VirtualMemory(ByteAccess):
+    """Virtual memory with a record of every write: what ``kernel.memory`` is."""
+
+    def __init__(self, memory: TranslatedMemory, record: Callable[[Write], None]) -> None:
+        self._memory = memory
+        self._record = record
+
+    def read(self, address: int, size: int) -> bytes:
+        return self._memory.read(address, size)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._memory.require_stopped()
+        self._memory.write(address, data)
+        self._record(Write(int(address), bytes(data), physical=False))
+
+    def translate(self, address: int) -> PhysAddr:
+        """The physical address behind a virtual one; ``TranslationError`` tells the walk that fails."""
+        return self._memory.translate(address)
+
+
+class PhysicalMemory(ByteAccess):
+    """RAM by physical address with a record of every write, ``len()`` bytes: what ``kernel.physical`` is."""
+
+    def __init__(self, machine: Machine, memory: TranslatedMemory, record: Callable[[Write], None]) -> None:
+        self._ram = machine.memory
+        self._memory = memory
+        self._record = record
+
+    def __len__(self) -> int:
+        return len(self._ram)
+
+    def read(self, address: int, size: int) -> bytes:
+        return self._ram.read(_checked(address), _size(size))
+
+    def write(self, address: int, data: bytes) -> None:
+        self._memory.require_stopped()
+        self._ram.write(_checked(address), data)
+        self._memory.forget()
+        self._record(Write(int(address), bytes(data), physical=True))
+
+
+def _checked(address: int) -> int:
+    if not isinstance(address, int):
+        raise UsageError(f"an address is an int, not {type(address).__name__}")
+    if not 0 <= address <= U64:
+        raise UsageError(f"{address:#x} is no 64-bit address")
+    return address
+
+
+def _size(size: int) -> int:
+    if not isinstance(size, int) or size < 0:
+        raise UsageError(f"a size of {size!r} bytes")
+    return size
