@@ -76,10 +76,11 @@ class Field:
 
     def decode(self, data: bytes) -> Any:
         """The value that these bytes mean: an int, or a tuple of ints for an array."""
-        values = tuple(
+        if self.count == 1:
+            return int.from_bytes(data, "little")
+        return tuple(
             int.from_bytes(data[at : at + self.width], "little") for at in range(0, self.size, self.width)
         )
-        return values if self.count > 1 else values[0]
 
     def encode(self, value: Any) -> bytes:
         """The bytes for a value, negative ones in two's complement."""

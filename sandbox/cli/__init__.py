@@ -1,0 +1,79 @@
+"""The command line: arguments in, text and an exit status out.
+
+The status is 0 when the guest reports success, 1 when it reports failure, 2 for bad usage, 3 after a panic, a fault,
+a limit or any other stop, 130 after Ctrl-C. An error is one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from .. import __version__
+from ..errors import GuestError, SandboxError
+from .commands import bench, disasm, export, memory_map, new, slabs
+from .run import INTERRUPTED, STOPPED, run
+from .terminal import Terminal
+
+BAD_USAGE, BROKEN_PIPE, INTERNAL = 2, 1, 70
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sandbox")
+@click.pass_context
+def sandbox(context: click.Context, /) -> None:
+    """Run programs on an emulated x86-64 machine with a small kernel, and watch its slab allocator at work.
+
+    PROGRAM is an assembly source with a main, or the number of an example: sandbox run 01
+    """
+    if context.invoked_subcommand is None:
+        context.obj.note(context.get_help())
+        context.exit(BAD_USAGE)
+
+
+for command in (run, slabs, memory_map, disasm, new, bench, export):
+    sandbox.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, and lets no exception out."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    terminal = Terminal()
+    try:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        with sandbox.make_context("sandbox", given, obj=terminal) as context:
+            status = sandbox.invoke(context)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, click.Abort):
+        terminal.error("interrupted")
+        return INTERRUPTED
+    except click.exceptions.Exit as error:       # --help and --version
+        return error.exit_code
+    except click.ClickException as error:
+        where = getattr(error, "ctx", None)
+        hint = f" (see {where.command_path} --help)" if where else ""
+        terminal.error(f"{error.format_message().rstrip('.').replace(chr(10), ' ')}{hint}")
+        return BAD_USAGE
+    except SandboxError as error:
+        terminal.error(str(error).strip())
+        return STOPPED if isinstance(error, GuestError) else BAD_USAGE
+    except OSError as error:
+        terminal.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return BAD_USAGE
+    except Exception as error:
+        if os.environ.get("SANDBOX_TRACEBACK"):
+            raise
+        terminal.error(f"the sandbox itself has a defect, {type(error).__name__}: {error} "
+                       "(SANDBOX_TRACEBACK=1 shows where)")
+        return INTERNAL

@@ -1,0 +1,113 @@
+"""The other commands: each looks at one thing and prints it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..abi import boot_info
+from ..guest.export import export as export_image
+from ..guest.export import qemu_command
+from ..guest.options import BootOptions
+from ..guest.symbols import Symbols
+from ..kernel import assemble_program, boot
+from ..toolchain.packaged import kernel_image
+from ..view.disasm import disassembly
+from ..view.memory_map import memory_map as memory_map_text
+from ..view.slab_table import slab_table
+from ..view.slabs import page_summary, slabinfo
+from .options import boot_options, limit_option, machine_options, program_argument
+from .run import STATUS, STOPPED
+from .terminal import Terminal
+
+
+@click.command()
+@program_argument(required=False)
+@machine_options
+@limit_option
+@click.option("--proc", is_flag=True, help="The text of Linux's /proc/slabinfo, as the guest's slabinfo() prints it.")
+@click.pass_obj
+def slabs(terminal: Terminal, /, program: str | Path | None, limit: int, proc: bool, **machine: Any) -> int:
+    """Every cache in slabinfo's columns, after PROGRAM has run, or after boot."""
+    with boot(program, **boot_options(**machine)) as kernel:
+        status = 0
+        if program is not None:
+            result = kernel.run(limit, progress=terminal.progress)
+            status = STATUS.get(result.kind, STOPPED)
+            terminal.note(result.sentence)
+        lines = [slabinfo(kernel.heap)] if proc else [*slab_table(kernel.heap), "", page_summary(kernel.heap)]
+        for line in lines:
+            terminal.line(line.rstrip("\n"))
+    return status
+
+
+@click.command("map")
+@program_argument(required=False)
+@machine_options
+@click.pass_obj
+def memory_map(terminal: Terminal, /, program: str | Path | None, **machine: Any) -> None:
+    """The physical memory map, and every mapped range of virtual memory with its rights."""
+    with boot(program, **boot_options(**machine)) as kernel:
+        loader_end = boot_info(kernel.memory, kernel.memory.u64(kernel.symbols["boot_params"])).loader_end
+        for line in memory_map_text(kernel.machine.memory, kernel.machine.paging, loader_end).splitlines():
+            terminal.line(line, "report")
+
+
+@click.command()
+@click.argument("symbol")
+@program_argument(required=False)
+@click.pass_obj
+def disasm(terminal: Terminal, /, symbol: str, program: str | Path | None) -> None:
+    """A function of the kernel, or of PROGRAM: its source beside its bytes."""
+    kernel = kernel_image()
+    images = (kernel,) if program is None else (kernel, assemble_program(program, kernel))
+    for line in disassembly(Symbols(*images), symbol):
+        terminal.line(line, "source")
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def new(terminal: Terminal, /, file: Path) -> None:
+    """Write a commented program to start from; an existing file is left alone."""
+    text = (resources.files("sandbox") / "template.asm").read_text("utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError:
+        raise click.ClickException(f"{file} exists, and is left as it is") from None
+    terminal.line(f"wrote {file}: now  sandbox run {shlex.quote(str(file))}", "report")
+
+
+@click.command()
+@program_argument()
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
+              help="Where the image goes.")
+@machine_options
+@click.pass_obj
+def export(terminal: Terminal, /, program: str | Path, output: Path, **machine: Any) -> None:
+    """Write the kernel with PROGRAM as a multiboot image, and print the command that boots it in QEMU."""
+    options = BootOptions(**boot_options(**machine))
+    kernel = kernel_image()
+    output.write_bytes(export_image(kernel, assemble_program(program, kernel), options))
+    terminal.line(shlex.join(qemu_command(output, options)))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The rows as JSON.")
+@click.pass_obj
+def bench(terminal: Terminal, /, as_json: bool) -> None:
+    """Measure the allocator in instructions, and the sandbox in time."""
+    from .. import bench as benchmark
+
+    rows = benchmark.measure()
+    if as_json:
+        terminal.line(json.dumps(benchmark.to_data(rows), indent=2))
+    else:
+        for line in benchmark.table(rows):
+            terminal.line(line, "report")

@@ -1,0 +1,1 @@
+"""Reading the allocator: the second of two independent readings, from guest bytes alone."""

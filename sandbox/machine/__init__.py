@@ -1,0 +1,26 @@
+"""A PC that knows nothing of our kernel: RAM, page tables, a CPU that delivers its interrupts, devices, one clock."""
+
+from .devices import DebugExit, Device, Pic, Pit, Serial
+from .machine import Machine, Snapshot, Stop, StopKind
+from .memory import ByteAccess, MemoryRegion, PhysicalMemory
+from .paging import Mapping, Paging, PagingControls, VirtualMemory, WalkStep
+
+__all__ = [
+    "ByteAccess",
+    "DebugExit",
+    "Device",
+    "Machine",
+    "Mapping",
+    "MemoryRegion",
+    "Paging",
+    "PagingControls",
+    "PhysicalMemory",
+    "Pic",
+    "Pit",
+    "Serial",
+    "Snapshot",
+    "Stop",
+    "StopKind",
+    "VirtualMemory",
+    "WalkStep",
+]

@@ -1,0 +1,83 @@
+"""The trace's account of what callers hold: the first of the two readings, to be compared with the views.
+
+Every event below another that already took or gave the same memory is an echo (``kmalloc`` reaching
+``kmem_cache_alloc``), and counts once. A free takes effect when it is called, an allocation when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..abi import ZERO_SIZE_PTR
+from .events import Event
+from .functions import Kind
+
+_NULLS = (0, ZERO_SIZE_PTR)
+
+
+class Disagreement(ValueError):
+    """An event that the account cannot follow: what was freed was not held, what was given was held already."""
+
+    def __init__(self, event: Event, reason: str) -> None:
+        self.event = event
+        super().__init__(f"event {event.sequence}, {event.function} at instruction {event.instruction}: {reason}")
+
+
+def changes(events: Iterable[Event]) -> list[tuple[int, Event]]:
+    """The allocations and frees that changed who holds what, with the instruction count at which they did, in order.
+
+    ``events`` are all events of a trace (``trace.walk()``). Left out are echoes, null pointers, and calls that failed
+    or never returned.
+    """
+    every = list(events)
+    by_number = {event.sequence: event for event in every}
+    found = []
+    for event in every:
+        if event.kind not in (Kind.ALLOC.value, Kind.FREE.value) or event.failed or event.unfinished:
+            continue
+        if event.address not in _NULLS and not _is_echo(event, by_number):
+            found.append((event.instruction if event.kind == Kind.ALLOC.value else event.entered, event))
+    return sorted(found, key=lambda change: (change[0], change[1].sequence))
+
+
+def held(events: Iterable[Event], before: Mapping[int, int] | None = None, *, strict: bool = True) -> dict[int, int]:
+    """The address and usable size of everything that is held after these events, in order of address.
+
+    ``before`` is what was held when the trace began (what ``heap.allocated()`` gave). With ``strict``, an event that
+    contradicts the account raises :class:`Disagreement`; without, a double free is ignored.
+    """
+    account = dict(before or {})
+    for _, event in changes(events):
+        if event.kind == Kind.ALLOC.value:
+            if strict and event.address in account:
+                raise Disagreement(event, f"0x{event.address:x} was handed out, and somebody holds it")
+            account[event.address] = event.bytes_alloc
+        elif event.address in account:
+            del account[event.address]
+        elif strict:
+            raise Disagreement(event, f"0x{event.address:x} was freed, and nobody held it")
+    return dict(sorted(account.items()))
+
+
+def _is_echo(event: Event, by_number: Mapping[int, Event]) -> bool:
+    """Whether a caller of the same kind did the same to the same memory. The objects of a bulk call are siblings
+    with one entry, and what the call did lies below the first of them."""
+    parent = event.parent
+    while parent is not None:
+        above = by_number.get(parent)
+        if above is None:
+            return False
+        if above.kind == event.kind and (above.address == event.address or _bulk_has(above, event.address, by_number)):
+            return True
+        parent = above.parent
+    return False
+
+
+def _bulk_has(first: Event, address: int, by_number: Mapping[int, Event]) -> bool:
+    number = first.sequence
+    while (other := by_number.get(number)) is not None and (other.entered, other.function) == (first.entered,
+                                                                                             first.function):
+        if other.address == address:
+            return True
+        number += 1
+    return False

@@ -1,0 +1,1 @@
+"""Pictures of a guest: pure functions from views and traces to text."""

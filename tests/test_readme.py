@@ -1,0 +1,71 @@
+"""The README tells the truth: each transcript is what the command prints, the Python in it runs.
+
+``python -m tests.test_readme`` writes the transcripts anew, for a look at the difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import sandbox
+from sandbox.cli import main
+
+README = Path(sandbox.__file__).parent.parent / "README.md"
+TRANSCRIPT = re.compile(r"```console\n\$ (?P<command>sandbox .*)\n(?P<output>(?:.*\n)*?)```\n")
+PYTHON = re.compile(r"```python\n((?:.*\n)*?)```\n")
+
+pytestmark = pytest.mark.skipif(not README.exists(), reason="only a checkout has a README")
+
+
+def text() -> str:
+    return README.read_text("utf-8") if README.exists() else ""
+
+
+def output_of(command: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        main(shlex.split(command)[1:])
+    return out.getvalue()
+
+
+def shape(output: str) -> str:
+    """Output without the numbers that move with every instruction of the kernel: addresses and counts."""
+    return re.sub(r" *(?:0x[0-9a-f]{6,}|\b\d{1,3}(?:,\d{3})+)", "N", output)
+
+
+@pytest.mark.parametrize("transcript", list(TRANSCRIPT.finditer(text())), ids=lambda found: str(found["command"]))
+def test_a_transcript_is_what_the_command_prints(transcript: re.Match[str]) -> None:
+    assert shape(output_of(transcript["command"])) == shape(transcript["output"])
+
+
+def test_the_readme_has_transcripts_and_python() -> None:
+    assert len(TRANSCRIPT.findall(text())) >= 2 and PYTHON.search(text())
+
+
+@pytest.mark.parametrize("code", PYTHON.findall(text()), ids=lambda code: str(code.split("\n")[0]))
+def test_the_python_in_the_readme_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(README.parent)
+    exec(compile(code, str(README), "exec"), {})
+
+
+def test_both_set_up_commands_are_whole_lines_that_need_nothing_but_python() -> None:
+    commands = [line for line in text().splitlines() if line.startswith("python3 -m venv")]
+    assert len(commands) == 2
+    assert commands[0].endswith("sandbox run 01") and "pytest" in commands[1]
+    assert all(" && .venv/bin/pip install -q -e " in command for command in commands)
+
+
+def write_transcripts() -> None:
+    """Make every transcript in the README anew."""
+    README.write_text(TRANSCRIPT.sub(
+        lambda found: f"```console\n$ {found['command']}\n{output_of(found['command'])}```\n", text()), "utf-8")
+
+
+if __name__ == "__main__":
+    write_transcripts()
