@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sandbox.abi import DIRECT_MAP as BASE
 from sandbox.abi import (
     KERNEL_BASE,
     KERNEL_PHYS,
@@ -21,7 +22,6 @@ from sandbox.abi import (
     page,
     percpu,
 )
-from sandbox.abi import DIRECT_MAP as BASE
 from sandbox.kernel import Kernel
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 import sandbox
-from sandbox.abi import GFP_ZERO, KMALLOC_SIZES, PAGE_SIZE, ZERO_SIZE_PTR
+from sandbox.abi import EBUSY, GFP_ZERO, KMALLOC_SIZES, PAGE_SIZE, ZERO_SIZE_PTR, SlabFlag
 from tests.soundness import assert_sound
 
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([*KMALLOC_SIZES, 8193, 20_000, 70_000]), st.integers(0, 9000))
@@ -34,11 +35,11 @@ class Allocator(RuleBasedStateMachine):
 
     pointers = Bundle("pointers")
     caches = Bundle("caches")
-    options: dict[str, object] = {}
+    options: ClassVar[dict[str, Any]] = {}
 
     @initialize()
     def boot(self) -> None:
-        self.kernel = sandbox.boot(ram="8M", **self.options)  # type: ignore[arg-type]
+        self.kernel = sandbox.boot(ram="8M", **self.options)
         self.live: dict[int, tuple[str, int]] = {}
         self.own: dict[int, tuple[str, int]] = {}
         self.created = 0
@@ -115,7 +116,8 @@ class Allocator(RuleBasedStateMachine):
         return result
 
     @precondition(lambda self: len(self.own) < 6)
-    @rule(target=caches, size=st.integers(1, 5000), align=st.sampled_from([0, 8, 64, 128]), flags=st.sampled_from([0, 0x2000]))
+    @rule(target=caches, size=st.integers(1, 5000), align=st.sampled_from([0, 8, 64, 128]),
+          flags=st.sampled_from([0, int(SlabFlag.SLAB_HWCACHE_ALIGN)]))
     def create(self, size: int, align: int, flags: int) -> object:
         name = f"test-{self.created}"
         self.created += 1
@@ -194,7 +196,7 @@ class Allocator(RuleBasedStateMachine):
         held = [pointer for pointer, (owner, _) in self.live.items() if owner == name]
         result = self.kernel.call("kmem_cache_destroy", cache)
         if held:
-            assert result == (1 << 64) - 16         # -EBUSY
+            assert result == (1 << 64) - EBUSY
             return
         assert result == 0
         del self.own[cache]
@@ -237,7 +239,7 @@ class Allocator(RuleBasedStateMachine):
 class WithoutMagazines(Allocator):
     """The same, where every call goes to the slabs."""
 
-    options = {"magazines": False}
+    options: ClassVar[dict[str, Any]] = {"magazines": False}
 
 
 PROFILE = settings(max_examples=10, stateful_step_count=40, deadline=None, derandomize=True,
