@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from .kernel import Kernel, boot
+from .toolchain import packaged
 
 VERSION = 1
-PROGRAM = Path(__file__).parent / "bench_asm" / "pairs.asm"
+PROGRAM = packaged.benchmarks_directory() / "pairs.asm"
 BATCH = 1000
 OBJECT_SIZE = 64
 TIMED_PAIRS = 5_000

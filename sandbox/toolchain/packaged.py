@@ -32,6 +32,11 @@ def examples_directory() -> Path:
     return _data("examples")
 
 
+def benchmarks_directory() -> Path:
+    """Where the programs that ``sandbox bench`` measures are."""
+    return Path(__file__).resolve().parent.parent / "bench_asm"
+
+
 def _data(name: str) -> Path:
     package = Path(__file__).resolve().parent.parent
     for candidate in (package.parent / name, package / "_data" / name):
@@ -108,11 +113,11 @@ def rebuild() -> list[str]:
 
 
 def _built() -> dict[str, Entry]:
-    """What is packaged, assembled now: ``kernel``, and each example by its file's stem."""
+    """All that is packaged, assembled now: ``kernel``, and by their stems the examples and the benchmark's programs."""
     kernel = build(kernel_sources(), int(KERNEL_BASE), {}, (), {})
     entries = {"kernel": kernel}
-    for path in examples():
-        source = Source.read(path, f"examples/{path.name}")
+    for path in (*examples(), *sorted(benchmarks_directory().glob("*.asm"))):
+        source = Source.read(path, f"{path.parent.name}/{path.name}")
         entries[path.stem] = build([source], int(PROGRAM_BASE), kernel.image.symbols, prelude(), kernel.image.origins)
     return entries
 

@@ -5,12 +5,10 @@ The views are tested against it because it is independent of the kernel: what a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-import sandbox
-from sandbox import Kernel
 from sandbox.abi import (
     DIRECT_MAP,
     KERNEL_BASE,
@@ -29,7 +27,6 @@ from sandbox.abi import (
     percpu,
 )
 from sandbox.errors import TranslationError
-from sandbox.guest.guest import Snapshot
 
 FRAMES = 256
 MEM_MAP = DIRECT_MAP + 8 * PAGE_SIZE                 # 4 frames of struct page, frames 8 to 11
@@ -194,20 +191,3 @@ class SyntheticHeap:
 def synthetic() -> SyntheticHeap:
     """An empty heap of 256 frames."""
     return SyntheticHeap()
-
-
-@pytest.fixture(scope="module")
-def booted() -> Iterator[tuple[Kernel, Snapshot]]:
-    """A kernel, and the snapshot that each test begins with."""
-    with sandbox.boot() as kernel:
-        yield kernel, kernel.snapshot()
-
-
-@pytest.fixture
-def kernel(booted: tuple[Kernel, Snapshot]) -> Kernel:
-    """A kernel in its first state."""
-    kernel, snapshot = booted
-    if kernel.failure is not None:
-        kernel.rewind()
-    kernel.restore(snapshot)
-    return kernel

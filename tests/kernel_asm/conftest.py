@@ -7,33 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.abi import PROGRAM_BASE
 from sandbox.guest.boot import load
 from sandbox.guest.guest import Guest
 from sandbox.guest.options import BootOptions
 from sandbox.machine.machine import Machine
-from sandbox.toolchain import packaged
-from sandbox.toolchain.assembler import assemble
 from sandbox.toolchain.image import Image
-from sandbox.toolchain.source import Source
-
-
-@pytest.fixture(scope="session")
-def kernel_image() -> Image:
-    """The kernel, as its sources are now."""
-    return packaged.kernel_image()
-
-
-@pytest.fixture(scope="session")
-def build(kernel_image: Image) -> Callable[[str | Path], Image]:
-    """Assemble a program, from its text or its path."""
-    prelude = packaged.prelude()
-
-    def build_program(program: str | Path) -> Image:
-        source = Source.read(program) if isinstance(program, Path) else Source("program.asm", program, Path())
-        return assemble([source], PROGRAM_BASE, kernel_image.symbols, prelude=prelude, origins=kernel_image.origins)
-
-    return build_program
 
 
 @pytest.fixture
