@@ -70,9 +70,24 @@ def test_both_set_up_commands_are_whole_lines_that_need_nothing_but_python() -> 
 
 
 def write_transcripts() -> None:
-    """Make every transcript in the README anew."""
-    README.write_text(TRANSCRIPT.sub(
-        lambda found: f"```console\n$ {found['command']}\n{output_of(found['command'])}```\n", text()), "utf-8")
+    """Make every transcript and every answer of the Python session in the README anew."""
+    session: dict[str, object] = {}
+
+    def transcript(found: re.Match[str]) -> str:
+        return f"```console\n$ {found['command']}\n{output_of(found['command'])}```\n"
+
+    def answers(found: re.Match[str]) -> str:
+        asked = "".join(f"{line}\n" for line in found[1].splitlines() if line.startswith((">>>", "...")))
+        lines = []
+        for example in doctest.DocTestParser().get_examples(asked):
+            first, *rest = example.source.splitlines()
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(example.source, str(README), "single"), session)
+            lines += [f">>> {first}", *(f"... {line}" for line in rest), *out.getvalue().splitlines()]
+        return "```pycon\n" + "".join(f"{line}\n" for line in lines) + "```\n"
+
+    README.write_text(SESSION.sub(answers, TRANSCRIPT.sub(transcript, text())), "utf-8")
 
 
 if __name__ == "__main__":
