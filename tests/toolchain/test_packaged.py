@@ -28,6 +28,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (examples / "part.inc").write_text("main: jmp kmalloc\n")
     (examples / "03_host.py").write_text("pass\n")
     monkeypatch.setattr(packaged, "_data", lambda name: tmp_path / name)
+    monkeypatch.setattr(packaged, "benchmarks_directory", lambda: tmp_path / "bench_asm")
     for module in (packaged, cache):
         monkeypatch.setattr(module, "prebuilt_store", lambda: Store(tmp_path / "prebuilt"))
     monkeypatch.setenv("SANDBOX_CACHE", "0")
