@@ -9,6 +9,8 @@
 #   out       rax = count; 0 when there is no memory for all of them
 #   clobbers  rcx rdx rsi rdi r8-r11
 kmem_cache_alloc_bulk:
+    test dword ptr [rdi + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    jnz slab_alloc_bulk_debug
     push rbp
     mov rbp, rsp
     push rbx
@@ -101,6 +103,8 @@ kmem_cache_alloc_bulk:
 #   in        rdi = cache, rsi = count, rdx = array of count pointers
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 kmem_cache_free_bulk:
+    test dword ptr [rdi + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    jnz slab_free_bulk_debug
     jmp slab_free_bulk
 
 # static void slab_free_bulk(struct kmem_cache *cache, size_t count, void **array)

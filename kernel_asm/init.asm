@@ -43,6 +43,8 @@ kernel_ready:
     call rax
 
     # 2. what has come back
+    mov [rip + main_result], rax
+    mov byte ptr [rip + main_returned], 1
     mov rdx, rsp                        # rdx = its stack pointer
     mov rsp, [rip + main_stack]
     push r15
@@ -150,4 +152,9 @@ main_registers:
 .p2align 3
 # The stack pointer at main's call and, if it keeps the rules, at its return.
 main_stack:
+    .zero 8
+# What main returned, for whoever looks from outside, and whether it has.
+main_result:
+    .zero 8
+main_returned:
     .zero 8

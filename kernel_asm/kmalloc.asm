@@ -131,7 +131,7 @@ kzalloc:
     call kmalloc
     mov rbx, rax                        # rbx = pointer
     mov rdi, rax
-    call ksize
+    call requested_size
     mov rdx, rax
     mov rdi, rbx
     xor esi, esi
@@ -181,7 +181,14 @@ kfree:
     jnz .Lkfree_inside
     cmp [rax + page.head], rax
     jne .Lkfree_inside
+    push rbp
+    mov rbp, rsp
+    push rdi
     movzx esi, byte ptr [rax + page.order]
+    mov rdi, rax
+    call clear_page_use
+    pop rdi
+    pop rbp
     jmp free_pages
 
     # The frame lets the backtrace name who called.
@@ -201,116 +208,6 @@ kfree:
     lea rdi, [rip + .Lkfree_bad_message]
     call panic
 
-# size_t ksize(const void *pointer)
-# How many bytes the caller may use, which may be more than it asked for.
-#   in        rdi = pointer that kmalloc returned
-#   out       rax = bytes; 0 for 0 and ZERO_SIZE_PTR
-#   clobbers  rcx rdx rsi rdi r8-r11
-ksize:
-    cmp rdi, ZERO_SIZE_PTR
-    jbe .Lksize_none
-    call virt_to_page
-    test rax, rax
-    jz .Lksize_bad
-    test dword ptr [rax + page.flags], PG_SLAB
-    jz .Lksize_large
-    mov rax, [rax + page.cache]
-    mov eax, [rax + kmem_cache.object_size]
-    ret
-.Lksize_large:
-    test dword ptr [rax + page.flags], PG_LARGE
-    jz .Lksize_bad
-    mov rax, [rax + page.head]
-    movzx ecx, byte ptr [rax + page.order]
-    mov eax, PAGE_SIZE
-    shl rax, cl
-    ret
-.Lksize_none:
-    xor eax, eax
-    ret
-.Lksize_bad:
-    push rbp
-    mov rbp, rsp
-    mov rsi, rdi
-    lea rdi, [rip + .Lksize_bad_message]
-    call panic
-
-# void *krealloc(void *pointer, size_t size, u32 flags)
-# Change the size of an allocation; its bytes up to the smaller size are kept. With GFP_ZERO, and if it always was
-# called with GFP_ZERO, bytes that are new to the caller are 0.
-#   in        rdi = pointer (0 or ZERO_SIZE_PTR: like kmalloc), rsi = size (0: like kfree), rdx = 0 or GFP_ZERO
-#   out       rax = pointer, perhaps a new one; 0 when there is no memory, and the old one is untouched
-#   clobbers  rcx rdx rsi rdi r8-r11
-krealloc:
-    push rbp
-    mov rbp, rsp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
-    push r15
-    mov rbx, rdi                        # rbx = old pointer
-    mov r12, rsi                        # r12 = new size
-    mov r13, rdx                        # r13 = flags
-
-    # 1. Nothing is left: free.
-    test r12, r12
-    jnz .Lkrealloc_size
-    call kfree
-    mov eax, ZERO_SIZE_PTR
-    jmp .Lkrealloc_out
-
-    # 2. It fits where it is. What the caller gives up is cleared, so that it is 0 when it comes back.
-.Lkrealloc_size:
-    call ksize
-    mov r14, rax                        # r14 = bytes that the old one has
-    cmp r12, r14
-    ja .Lkrealloc_move
-    mov rax, rbx
-    test r13d, GFP_ZERO
-    jz .Lkrealloc_out
-    lea rdi, [rbx + r12]
-    xor esi, esi
-    mov rdx, r14
-    sub rdx, r12
-    jz .Lkrealloc_out
-    call memset
-    mov rax, rbx
-    jmp .Lkrealloc_out
-
-    # 3. A new place.
-.Lkrealloc_move:
-    mov rdi, r12
-    test r13d, GFP_ZERO
-    jz .Lkrealloc_kmalloc
-    call kzalloc
-    jmp .Lkrealloc_copy
-.Lkrealloc_kmalloc:
-    call kmalloc
-.Lkrealloc_copy:
-    mov r15, rax                        # r15 = new pointer
-    test rax, rax
-    jz .Lkrealloc_out
-    test r14, r14
-    jz .Lkrealloc_moved
-    mov rdi, rax
-    mov rsi, rbx
-    mov rdx, r14
-    call memcpy
-    mov rdi, rbx
-    call kfree
-.Lkrealloc_moved:
-    mov rax, r15
-.Lkrealloc_out:
-    pop r15
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    ret
 
 .rodata
 .p2align 3
@@ -362,8 +259,6 @@ kmalloc_info:                           # struct kmalloc_info: name, size, align
     .asciz "kfree: 0x%016lx is not slab memory"
 .Lkfree_inside_message:
     .asciz "kfree: 0x%016lx lies inside the large allocation at 0x%016lx"
-.Lksize_bad_message:
-    .asciz "ksize: 0x%016lx is not slab memory"
 
 .bss
 .p2align 3

@@ -13,6 +13,7 @@
 slab_init:
     push rbp
     mov rbp, rsp
+    call random_init
     lea rdi, [rip + slab_caches]
     call list_init
     mov edi, percpu.slots
@@ -28,6 +29,7 @@ slab_init:
     mov edx, sizeof.magazine
     call .Lslab_init_boot_cache
     call kmalloc_init
+    call freelist_random_init
     pop rbp
     ret
 
@@ -40,7 +42,8 @@ slab_init:
 
 # struct kmem_cache *kmem_cache_create(const char *name, size_t size, size_t align, u32 flags, void (*ctor)(void *))
 # Make a cache of objects of one size.
-#   in        rdi = name (31 characters are kept; no two caches may share one), rsi = size, 1 to SLAB_MAX_OBJECT,
+#   in        rdi = name (31 bytes are kept; at least one, none of them a control character, which would break the
+#             lines of slabinfo; no two caches may share one), rsi = size, 1 to SLAB_MAX_OBJECT,
 #             rdx = alignment, 0 or a power of two up to PAGE_SIZE, rcx = flags among SLAB_CREATE_FLAGS,
 #             r8 = constructor or 0
 #   out       rax = cache, or 0 when an argument is wrong, the name is taken, or no page is left
@@ -80,6 +83,21 @@ kmem_cache_create_internal:
     jnz .Lkmem_cache_create_none        # more than one bit is set
     test rbx, rbx
     jz .Lkmem_cache_create_none
+    cmp byte ptr [rbx], 0
+    je .Lkmem_cache_create_none
+    xor ecx, ecx                        # rcx = characters that are good
+.Lkmem_cache_create_name:
+    mov al, [rbx + rcx]
+    test al, al
+    jz .Lkmem_cache_create_named
+    cmp al, ' '
+    jb .Lkmem_cache_create_none
+    cmp al, 0x7f
+    je .Lkmem_cache_create_none
+    inc ecx
+    cmp ecx, sizeof.kmem_cache.name - 1
+    jb .Lkmem_cache_create_name
+.Lkmem_cache_create_named:
 
     # 2. A struct kmem_cache.
     lea rdi, [rip + kmem_cache_cache]
@@ -95,9 +113,14 @@ kmem_cache_create_internal:
     mov rbx, rdi                        # rbx = cache
     call kmem_cache_setup
     test rax, rax
-    jnz .Lkmem_cache_create_out
+    jz .Lkmem_cache_create_taken
+    mov rdi, rax
+    call freelist_random_seq
+    mov rax, rbx
+    jmp .Lkmem_cache_create_out
 
     # 3. The name is taken.
+.Lkmem_cache_create_taken:
     lea rdi, [rip + kmem_cache_cache]
     mov rsi, rbx
     call kmem_cache_free
@@ -135,7 +158,7 @@ kmem_cache_setup:
     rep stosb
     mov [rbx + kmem_cache.object_size], edx
     mov [rbx + kmem_cache.align], esi
-    mov [rbx + kmem_cache.flags], r8d
+    mov r13d, r8d                       # r13 = flags
     mov [rbx + kmem_cache.ctor], r9
     lea rdi, [rbx + kmem_cache.name]
     mov rsi, r12
@@ -144,7 +167,10 @@ kmem_cache_setup:
 
     # 2. What follows from it.
     mov rdi, rbx
-    call slab_layout
+    mov esi, r13d
+    call slab_debug_layout
+    mov rdi, rbx
+    call freelist_secret
     mov rax, [rip + boot_params]
     mov ecx, [rax + boot_info.empty_slab_limit]
     mov [rbx + kmem_cache.empty_limit], ecx
@@ -292,6 +318,8 @@ kmem_cache_destroy:
     lea rdi, [rip + slab_caches_lock]
     mov rsi, r12
     call spin_unlock_irqrestore
+    mov rdi, [rbx + kmem_cache.random_seq]
+    call kfree
     lea rdi, [rip + kmem_cache_cache]
     mov rsi, rbx
     call kmem_cache_free
@@ -299,10 +327,15 @@ kmem_cache_destroy:
     jmp .Lkmem_cache_destroy_out
 
 .Lkmem_cache_destroy_busy:
+    mov rdi, rbx
+    call list_remaining
+    cmp qword ptr [rip + slab_debug_state + slab_debug_state.quiet], 0
+    jne .Lkmem_cache_destroy_quiet
     lea rdi, [rip + .Lkmem_cache_destroy_message]
     lea rsi, [rbx + kmem_cache.name]
     xor eax, eax
     call kprintf
+.Lkmem_cache_destroy_quiet:
     mov eax, EBUSY
 .Lkmem_cache_destroy_error:
     neg rax

@@ -164,6 +164,10 @@ get_free_pages:
     xor ebx, ebx                        # rbx = struct page of the block, none yet
     cmp rdi, MAX_ORDER
     ja .Lget_free_pages_out
+    mov rax, [rip + fail_page_alloc + fault_attr.nth]
+    or eax, [rip + fail_page_alloc + fault_attr.probability]
+    jnz .Lget_free_pages_fault
+.Lget_free_pages_lock:
     lea rdi, [rip + zone_lock]
     call spin_lock_irqsave
     mov r13, rax                        # r13 = saved flags
@@ -238,8 +242,17 @@ get_free_pages:
     pop rbp
     ret
 
+    # Failures on purpose.
+.Lget_free_pages_fault:
+    lea rdi, [rip + fail_page_alloc]
+    call should_fail
+    test eax, eax
+    jz .Lget_free_pages_lock
+    jmp .Lget_free_pages_out
+
 # void free_pages(void *address, unsigned int order)
-# Give back what get_free_pages(order) returned, and merge it with every free buddy. 0 is accepted.
+# Give back what get_free_pages(order) returned, and merge it with every free buddy. 0 is accepted. Pages that are a
+# slab, a large allocation or a page table are not the caller's to give: a panic.
 #   in        rdi = address, rsi = order
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 free_pages:
@@ -252,9 +265,11 @@ free_pages:
     push r13
     push r14
 
-    # 1. It must be the first page of an allocated block of this order.
+    # 1. It must be the first page of an allocated block of this order, which has no other use.
     mov rbx, rdi                        # rbx = address
     mov r12, rsi                        # r12 = order
+    cmp r12, MAX_ORDER
+    ja .Lfree_pages_bad
     test ebx, PAGE_SIZE - 1
     jnz .Lfree_pages_bad
     call virt_to_page
@@ -264,6 +279,8 @@ free_pages:
     jz .Lfree_pages_bad
     cmp [rax + page.order], r12b
     jne .Lfree_pages_bad
+    cmp dword ptr [rax + page.flags], PG_HEAD
+    jne .Lfree_pages_used
     mov rbx, rax                        # rbx = struct page
     lea rdi, [rip + zone_lock]
     call spin_lock_irqsave
@@ -343,6 +360,27 @@ free_pages:
     mov rdx, r12
     lea rdi, [rip + .Lfree_pages_message]
     call panic
+.Lfree_pages_used:
+    mov rsi, rbx
+    lea rdi, [rip + .Lfree_pages_used_message]
+    call panic
+
+# void clear_page_use(struct page *page)
+# Whoever had the block for a slab or a large allocation is done with it: it is a plain allocated block again, as
+# free_pages wants it.
+#   in        rdi = struct page of its first frame
+#   clobbers  rax rcx
+clear_page_use:
+    mov cl, [rdi + page.order]
+    mov eax, 1
+    shl eax, cl                         # eax = frames to go
+    mov rcx, rdi
+.Lclear_page_use_frame:
+    and dword ptr [rcx + page.flags], PG_HEAD
+    add rcx, sizeof.page
+    dec eax
+    jnz .Lclear_page_use_frame
+    ret
 
 # struct page *virt_to_page(const void *address)
 # The frame that an address of the direct map lies in.
@@ -379,6 +417,8 @@ direct_map:
     .quad DIRECT_MAP
 .Lfree_pages_message:
     .asciz "free_pages: 0x%016lx does not begin an allocated block of order %lu"
+.Lfree_pages_used_message:
+    .asciz "free_pages: 0x%016lx belongs to a slab, to a large allocation or to the page tables"
 
 .bss
 .p2align 3

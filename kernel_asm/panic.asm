@@ -124,7 +124,11 @@ panic_report:
     cmp r12, rax
     jb .Lpanic_report_register
 
-    # 2. return addresses, as long as the frames make sense: higher and higher on one mapped stack
+    # 2. return addresses, as long as the frames make sense: higher and higher on one mapped stack. Those that repeat,
+    #    as a recursion's do, are counted.
+    xor r14d, r14d
+    dec r14                             # r14 = the address that was printed last, none yet
+    xor r15d, r15d                      # r15 = how often it has come again
     lea rdi, [rip + panic_backtrace_format]
     call kprintf
     mov rsi, [rbx + pt_regs.rip]
@@ -142,8 +146,8 @@ panic_report:
     mov rsi, [rsi]
 .Lpanic_report_frame:
     call panic_print_frame
-    dec r13d
-    jz .Lpanic_report_exit
+    test r13d, r13d
+    jz .Lpanic_report_cut
     mov rdi, r12
     call is_stack
     test eax, eax
@@ -159,16 +163,44 @@ panic_report:
     ja .Lpanic_report_frame
     call panic_print_frame              # the last frame: 0 ends the chain, anything else breaks it
 .Lpanic_report_exit:
+    call panic_print_repeats
     mov edi, EXIT_PANIC
     call debug_exit
+.Lpanic_report_cut:
+    lea rdi, [rip + panic_cut_format]
+    call kprintf
+    jmp .Lpanic_report_exit
 
-# panic_print_frame: a line of the backtrace.
-#   in        rsi = return address
+# panic_print_frame: a line of the backtrace, unless it is the same as the last one.
+#   in        rsi = return address; r13 r14 r15 as panic_report has them
 panic_print_frame:
+    cmp rsi, r14
+    jne .Lpanic_print_frame_new
+    inc r15d
+    ret
+.Lpanic_print_frame_new:
     push rbp
     mov rbp, rsp
+    mov r14, rsi
+    call panic_print_repeats
     lea rdi, [rip + panic_frame_format]
+    mov rsi, r14
     call kprintf
+    dec r13d
+    pop rbp
+    ret
+
+# panic_print_repeats: how often the last line has come again, if it has.
+panic_print_repeats:
+    push rbp
+    mov rbp, rsp
+    test r15d, r15d
+    jz .Lpanic_print_repeats_out
+    lea rdi, [rip + panic_repeats_format]
+    mov esi, r15d
+    call kprintf
+    xor r15d, r15d
+.Lpanic_print_repeats_out:
     pop rbp
     ret
 
@@ -208,6 +240,8 @@ panic_register_format:  .asciz "%-6s 0x%016lx  "
 panic_last_register_format: .asciz "%-6s 0x%016lx\n"
 panic_backtrace_format: .asciz "backtrace:\n"
 panic_frame_format:     .asciz "  0x%016lx\n"
+panic_repeats_format:   .asciz "  ... %u more like this\n"
+panic_cut_format:       .asciz "  ... and more\n"
 panic_again:            .asciz "\nkernel panic: a panic inside a panic\n"
 
 # Rows of 16 bytes: offset in pt_regs, name.

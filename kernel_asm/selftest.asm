@@ -51,6 +51,7 @@ selftest_table:
 .include "selftest/pages.asm"
 .include "selftest/slab.asm"
 .include "selftest/kmalloc.asm"
+.include "selftest/debug.asm"
 
 .data
 selftest_table_end:

@@ -75,30 +75,53 @@ slab_create:
     dec eax
     jnz .Lslab_create_frame
 
-    # 4. Construct and link the objects, the first one first on the free list.
+    # 4. Construct the objects.
+    test dword ptr [rbx + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    jz .Lslab_create_construct
+    mov rdi, rbx
+    mov rsi, r12
+    mov rdx, r13
+    call setup_slab
+.Lslab_create_construct:
     mov r14d, [rbx + kmem_cache.objects] # r14 = objects to go
-    lea rsi, [r12 + page.freelist]
-    push rsi                            # [rsp] = where the pointer to the next free object goes
-    push rsi                            # and a word that keeps RSP aligned to 16
 .Lslab_create_object:
     mov rax, [rbx + kmem_cache.ctor]
     test rax, rax
-    jz .Lslab_create_link
+    jz .Lslab_create_constructed
     mov rdi, r13
     call rax
-.Lslab_create_link:
-    mov rsi, [rsp]
-    mov [rsi], r13
-    mov eax, [rbx + kmem_cache.offset]
-    add rax, r13
-    mov [rsp], rax
-    mov qword ptr [rax], 0              # the last one so far
+.Lslab_create_constructed:
     mov eax, [rbx + kmem_cache.size]
     add r13, rax
     dec r14d
     jnz .Lslab_create_object
-    pop rax
-    pop rax
+
+    # 5. Link them, from the last one down, so that the first one is first on the free list; or at random.
+    mov r14d, [rbx + kmem_cache.objects] # r14 = objects to go
+    cmp qword ptr [rbx + kmem_cache.random_seq], 0
+    jne .Lslab_create_shuffle
+    xor eax, eax                        # rax = the free object behind
+.Lslab_create_link:
+    mov ecx, [rbx + kmem_cache.size]
+    sub r13, rcx
+    mov ecx, [rbx + kmem_cache.offset]
+    add rcx, r13
+    freelist_code rax, rcx, rbx, rdx
+    mov [rcx], rax
+    mov rax, r13
+    dec r14d
+    jnz .Lslab_create_link
+    mov [r12 + page.freelist], rax
+    mov rax, r12
+    jmp .Lslab_create_out
+.Lslab_create_shuffle:
+    mov eax, [rbx + kmem_cache.size]
+    imul rax, r14
+    mov rdi, rbx
+    mov rsi, r12
+    mov rdx, r13
+    sub rdx, rax
+    call freelist_shuffle
     mov rax, r12
 .Lslab_create_out:
     pop r14
@@ -141,6 +164,7 @@ slab_destroy:
     mov rbp, rsp
     inc qword ptr [rdi + kmem_cache.free_slab]
     mov rdi, rsi
+    call clear_page_use
     movzx esi, byte ptr [rdi + page.order]
     call page_address
     mov rdi, rax
@@ -213,8 +237,10 @@ slab_take:
     mov rbp, rsp
     mov r10, [rsi + page.freelist]      # r10 = object
     mov ecx, [rdi + kmem_cache.offset]
-    mov rcx, [r10 + rcx]                # rcx = the free object after it
-    mov [rsi + page.freelist], rcx
+    add rcx, r10
+    mov rdx, [rcx]
+    freelist_code rdx, rcx, rdi, rax    # rdx = the free object after it
+    mov [rsi + page.freelist], rdx
     inc word ptr [rsi + page.inuse]
     mov edx, SLAB_LIST_PARTIAL
     mov ecx, SLAB_LIST_FULL
@@ -250,10 +276,12 @@ slab_put:
     jne .Lslab_put_bad
     mov r9, [rax + page.head]           # r9 = struct page of the slab's first frame
 
-    # 2. It becomes the first free object.
+    # 2. It becomes the first free object. With hardened free pointers, it must not be that already.
     mov ecx, [r8 + kmem_cache.offset]
+    add rcx, rsi
     mov rax, [r9 + page.freelist]
-    mov [rsi + rcx], rax
+    freelist_code rax, rcx, r8, rdx, rsi, .Lslab_put_twice
+    mov [rcx], rax
     mov [r9 + page.freelist], rsi
 
     # 3. The slab's list.
@@ -283,7 +311,13 @@ slab_put:
     lea rdx, [r8 + kmem_cache.name]
     lea rdi, [rip + .Lslab_put_message]
     call panic
+.Lslab_put_twice:
+    lea rdx, [r8 + kmem_cache.name]
+    lea rdi, [rip + .Lslab_put_twice_message]
+    call panic
 
 .rodata
+.Lslab_put_twice_message:
+    .asciz "slab_put: 0x%016lx of cache %s is the head of its slab's free list already"
 .Lslab_put_message:
     .asciz "kmem_cache_free: 0x%016lx is not an object of cache %s"

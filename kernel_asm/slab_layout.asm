@@ -7,6 +7,9 @@
 #   an object  | red_left_pad | object_size bytes | to a word | metadata ... | to align |
 #                             ^
 #                             what callers hold; the free pointer of a free object lies offset bytes behind it
+#
+# Without debugging there is no red_left_pad, and no metadata but the free pointer of a cache with a constructor
+# (slab_object.asm draws the rest).
 
 .text
 
@@ -38,30 +41,71 @@ slab_layout:
 .Lslab_layout_aligned:
     mov [rdi + kmem_cache.align], ecx
 
-    # 2. The free pointer: in the middle of the free object, away from both neighbours; behind the object where a
-    #    constructor's work must survive.
+    # 2. Bytes up to the metadata. Red zones need one at least; poison must leave a constructor's work alone.
+    mov r8d, [rdi + kmem_cache.flags]   # r8d = flags
     lea eax, [rsi + 7]
-    and eax, -8
-    mov [rdi + kmem_cache.metadata], eax # eax = bytes up to the metadata
+    and eax, -8                         # eax = bytes so far
+    test r8d, SLAB_RED_ZONE
+    jz .Lslab_layout_metadata
+    cmp eax, esi
+    jne .Lslab_layout_metadata
+    add eax, 8
+.Lslab_layout_metadata:
+    mov [rdi + kmem_cache.metadata], eax
+    test r8d, SLAB_POISON
+    jz .Lslab_layout_pointer
+    cmp qword ptr [rdi + kmem_cache.ctor], 0
+    jne .Lslab_layout_pointer
+    or dword ptr [rdi + kmem_cache.flags], SLAB_OBJECT_POISON
+
+    # 3. The free pointer: in the middle of the free object, away from both neighbours; behind the object where a
+    #    constructor's work, poison, or the red zone behind the bytes asked for must survive.
+.Lslab_layout_pointer:
     mov edx, esi
     shr edx, 1
     and edx, -8                         # edx = offset inside the object
     cmp qword ptr [rdi + kmem_cache.ctor], 0
-    je .Lslab_layout_offset
+    jne .Lslab_layout_outside
+    test r8d, SLAB_POISON
+    jnz .Lslab_layout_outside
+    test r8d, SLAB_RED_ZONE
+    jz .Lslab_layout_inside
+    cmp esi, 8
+    jb .Lslab_layout_outside
+    mov r9d, r8d
+    and r9d, SLAB_STORE_USER | SLAB_KMALLOC
+    cmp r9d, SLAB_STORE_USER | SLAB_KMALLOC
+    jne .Lslab_layout_inside
+.Lslab_layout_outside:
     mov edx, eax
     add eax, 8
-.Lslab_layout_offset:
+.Lslab_layout_inside:
     mov [rdi + kmem_cache.offset], edx
 
-    # 3. The distance from one object to the next.
-    lea eax, [rax + rcx - 1]
+    # 4. Owners, the size that was asked for, and a red zone in front.
+    test r8d, SLAB_STORE_USER
+    jz .Lslab_layout_no_owners
+    add eax, 2 * sizeof.track
+    test r8d, SLAB_KMALLOC
+    jz .Lslab_layout_no_owners
+    add eax, 4
+.Lslab_layout_no_owners:
+    mov dword ptr [rdi + kmem_cache.red_left_pad], 0
+    test r8d, SLAB_RED_ZONE
+    jz .Lslab_layout_distance
+    mov [rdi + kmem_cache.red_left_pad], ecx # a word at least, and a multiple of align
+    lea eax, [rax + rcx + 8]            # and a word that catches what lies before the next one's
+
+    # 5. The distance from one object to the next.
+.Lslab_layout_distance:
+    lea eax, [rax + rcx + -1]
     mov edx, ecx
     neg edx
     and eax, edx
     mov [rdi + kmem_cache.size], eax
     mov r8d, eax                        # r8d = size
 
-    # 4. The smallest order whose slab wastes at most an eighth of itself.
+    # 6. The smallest order whose slab wastes at most an eighth of itself.
     mov r9d, PAGE_SIZE                  # r9d = bytes of a slab
     xor r10d, r10d                      # r10d = order
 .Lslab_layout_order:
@@ -82,7 +126,10 @@ slab_layout:
     mov [rdi + kmem_cache.order], r10d
     mov [rdi + kmem_cache.objects], eax
 
-    # 5. Colours: what is left over lets slabs begin at different cache lines.
+    # 7. Colours: what is left over lets slabs begin at different cache lines. Under debugging it is padding.
+    xor r9d, r9d
+    test dword ptr [rdi + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    cmovnz edx, r9d
     mov r9d, CACHE_LINE
     cmp ecx, r9d
     cmovb ecx, r9d
@@ -93,7 +140,7 @@ slab_layout:
     inc eax
     mov [rdi + kmem_cache.colour], eax
 
-    # 6. Magazines: fewer rounds for larger objects, so that a CPU does not sit on much memory.
+    # 8. Magazines: fewer rounds for larger objects, so that a CPU does not sit on much memory.
     lea rdx, [rip + magazine_rounds]
 .Lslab_layout_rounds:
     mov eax, [rdx + magazine_size.rounds]

@@ -9,6 +9,8 @@
 #   out       rax = object, or 0 when no page is left
 #   clobbers  rcx rdx rsi rdi r8-r11
 slab_alloc:
+    test dword ptr [rdi + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    jnz slab_alloc_debug
     push rbp
     mov rbp, rsp
     push rbx
@@ -88,6 +90,8 @@ slab_alloc:
 #   in        rdi = cache, rsi = object
 #   clobbers  rax rcx rdx rsi rdi r8-r11
 slab_free:
+    test dword ptr [rdi + kmem_cache.flags], SLAB_DEBUG_FLAGS
+    jnz slab_free_debug
     push rbp
     mov rbp, rsp
     push rbx

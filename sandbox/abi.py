@@ -91,6 +91,15 @@ DEPOT_LIMIT = 8                          # full magazines that a depot keeps
 EMPTY_SLAB_LIMIT = 2                     # empty slabs that a cache keeps
 STRUCT_PAGE_SHIFT = 6                    # log2 sizeof(struct page)
 
+# -- debugging the allocator (Linux, include/linux/poison.h and mm/slub.c) ---------------------------------------
+SLUB_RED_INACTIVE = 0xBB                 # red zones of a free object
+SLUB_RED_ACTIVE = 0xCC                   # red zones of a live one
+POISON_INUSE = 0x5A                      # bytes of a slab that belong to nobody
+POISON_FREE = 0x6B                       # a free object
+POISON_END = 0xA5                        # its last byte
+TRACK_FRAMES = 16                        # return addresses that a struct track keeps
+SLAB_MAX_OBJECTS = PAGE_SIZE // 8        # objects of any slab: larger slabs are made for larger objects alone
+
 
 class PageFlag(IntFlag):
     """``page.flags``: what a frame is. No bit set: an allocated page that belongs to its caller."""
@@ -114,11 +123,19 @@ class SlabFlag(IntFlag):
     SLAB_STORE_USER = 0x0001_0000
     SLAB_TRACE = 0x0020_0000
     SLAB_FAILSLAB = 0x0200_0000
+    SLAB_NO_USER_FLAGS = 0x0800_0000     # the slab_debug option does not apply
     SLAB_NO_MAGAZINES = 0x1000_0000      # ours: every call goes to the slabs
     SLAB_BOOT = 0x2000_0000              # ours: made at boot, never destroyed
+    SLAB_OBJECT_POISON = 0x4000_0000     # Linux's __OBJECT_POISON: SLAB_POISON, and no constructor forbids it
 
 
-SLAB_CREATE_FLAGS = int(SlabFlag.SLAB_HWCACHE_ALIGN | SlabFlag.SLAB_NO_MAGAZINES)  # what kmem_cache_create accepts
+SLAB_DEBUG_DEFAULT_FLAGS = int(SlabFlag.SLAB_CONSISTENCY_CHECKS | SlabFlag.SLAB_RED_ZONE | SlabFlag.SLAB_POISON
+                               | SlabFlag.SLAB_STORE_USER)  # Linux's DEBUG_DEFAULT_FLAGS
+SLAB_DEBUG_METADATA_FLAGS = int(SlabFlag.SLAB_RED_ZONE | SlabFlag.SLAB_POISON | SlabFlag.SLAB_STORE_USER)
+SLAB_DEBUG_FLAGS = SLAB_DEBUG_DEFAULT_FLAGS | int(SlabFlag.SLAB_TRACE | SlabFlag.SLAB_FAILSLAB)
+SLAB_CREATE_FLAGS = SLAB_DEBUG_FLAGS | int(SlabFlag.SLAB_KMALLOC | SlabFlag.SLAB_HWCACHE_ALIGN
+                                           | SlabFlag.SLAB_NO_USER_FLAGS
+                                           | SlabFlag.SLAB_NO_MAGAZINES)  # what kmem_cache_create accepts
 
 
 class SlabList(IntEnum):
@@ -182,6 +199,7 @@ class boot_info(Struct):
     regions = u64("how many entries of the memory map are used")
     map = NestedField(memory_region, "the memory map, ascending", count=8)
     slab_debug = text(128, "the slab_debug option, in Linux's syntax")
+    freelist_seed = u64("for the order in which a new slab's objects are linked")
 
 
 class page(Struct):
@@ -293,6 +311,40 @@ class kmem_cache(Struct):
     failed = u64("allocations that were answered with 0")
     exchanges = u64("magazines exchanged with the depot")
     name = text(32)
+    reports = u64("wrong things found in it")
+    fixes = u64("repairs made to it")
+
+
+class track(Struct):
+    """Who allocated or freed an object (``struct track`` of mm/slub.c); two lie behind each object with U."""
+
+    address_ = u64("return address of the call, 0 when it has not happened")
+    cpu = u32("CPU that made it")
+    nr = u32("entries of stack that are used")
+    sequence = u64("how many tracked calls there were before it, over all caches")
+    stack = u64("return addresses, innermost first", count=TRACK_FRAMES)
+
+
+class slab_debug_state(Struct):
+    """What debugging counts over all caches: ``reports + fixes`` is slub_kunit's ``slab_errors``."""
+
+    reports = u64("wrong things found")
+    fixes = u64("repairs made")
+    sequence = u64("tracked calls so far")
+    quiet = u64("not 0: count, but print no report (a test that causes them on purpose)")
+
+
+class fault_attr(Struct):
+    """Failures on purpose, as Linux's ``struct fault_attr``: ``failslab`` for caches with A, ``fail_page_alloc``.
+    Off as long as ``probability`` and ``nth`` are 0."""
+
+    probability = u32("of 100 calls, how many fail")
+    interval = u32("only each interval-th call may fail; 0 and 1: each")
+    times = u64("how many may fail by probability; all ones: no limit")
+    calls = u64("calls that were asked about")
+    nth = u64("this many calls from now, one fails; 0: none does")
+    failed = u64("calls that were made to fail")
+    state = u64("of its random generator, splitmix64; at boot, the seed")
 
 
 class free_area(Struct):
@@ -343,7 +395,7 @@ PANIC_VECTOR = 256
 
 STRUCTS: tuple[type[Struct], ...] = (
     list_head, memory_region, boot_info, page, magazine, magazine_size, kmalloc_info, kmem_cache_cpu, percpu,
-    kmem_cache, free_area, pt_regs, panic_record,
+    kmem_cache, track, slab_debug_state, fault_attr, free_area, pt_regs, panic_record,
 )
 ENUMS = (PageFlag, SlabFlag, SlabList, BootFlag, MemoryType)
 

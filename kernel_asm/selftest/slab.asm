@@ -161,7 +161,7 @@ test_colours:
     push r13
     push r13
     xor r8d, r8d
-    make_cache 1300, 0, SLAB_NO_MAGAZINES
+    make_cache 1300, 0, SLAB_NO_MAGAZINES | SLAB_NO_USER_FLAGS
     cmp dword ptr [rbx + kmem_cache.colour], 3
     expect ae, "there is room for three colours"
     mov r13d, [rbx + kmem_cache.objects]

@@ -183,7 +183,8 @@ class _Loader:
         info.empty_slab_limit = options.empty_slab_limit
         info.seed = options.seed
         info.freelist_hardened = int(options.freelist_hardened)
-        info.freelist_random = int(options.freelist_random)
+        info.freelist_random = int(options.freelist_random is not False)
+        info.freelist_seed = options.freelist_seed
         info.slab_debug = options.slab_debug
         info.regions = len(self.memory.regions)
         for entry, region in zip(info.map, self.memory.regions, strict=False):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..abi import EMPTY_SLAB_LIMIT, MAXIMUM_RAM, MINIMUM_RAM, PAGE_SIZE, PIT_HZ, boot_info
+from ..abi import EMPTY_SLAB_LIMIT, MAXIMUM_RAM, MINIMUM_RAM, PAGE_SIZE, boot_info
 from ..errors import UsageError
 
 HZ_MINIMUM = 19                          # the 8254 divides its clock by 65536 at most
-HZ_MAXIMUM = PIT_HZ // 2                 # and by 2 at least
+HZ_MAXIMUM = 10_000
+"""A tick takes the kernel some 140 instructions, from the interrupt to the one that was interrupted; at this rate one
+comes every 1900 (119 clocks of the 8254, 16 instructions each), which leaves handlers of programs room. The chip could
+tick every 32 instructions: then one comes before the last is over, and nothing else ever runs."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"([0-9]+)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
-_DEBUG_BLOCK = re.compile(r"(?:-|[FZPUTAO]*)(?:,[!-~]+)?", re.IGNORECASE)
+_DEBUG_LETTERS = "FZPUTAO-"
+_DEBUG_NAME = re.compile(r"[!-)+-~]*\*?")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class BootOptions:
     ``ram``: bytes, or a text like ``"16M"``; 4 MiB to 2 GiB in whole pages. ``magazines``: whether caches have
     per-CPU magazines. ``hz``: timer ticks a second, 0 for none. ``empty_slab_limit``: empty slabs that each cache
     keeps. ``seed``: for everything the kernel chooses at random. ``slab_debug``: Linux's boot parameter of that
-    name. ``freelist_hardened``, ``freelist_random``: Linux's CONFIG_SLAB_FREELIST_HARDENED and _RANDOM.
+    name. ``freelist_hardened``, ``freelist_random``: Linux's CONFIG_SLAB_FREELIST_HARDENED and _RANDOM; for the
+    latter also a number, a seed for the order alone.
     """
 
     ram: int | str = "16M"
@@ -32,18 +37,26 @@ class BootOptions:
     seed: int = 0
     slab_debug: str = ""
     freelist_hardened: bool = False
-    freelist_random: bool = False
+    freelist_random: bool | int = False
 
     def __post_init__(self) -> None:
         check_ram(self.ram_size)
-        for name in ("magazines", "freelist_hardened", "freelist_random"):
+        for name in ("magazines", "freelist_hardened"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} is True or False, not {getattr(self, name)!r}")
         _check_int("empty_slab_limit", self.empty_slab_limit, 0, (1 << 32) - 1)
         _check_int("seed", self.seed, 0, (1 << 64) - 1)
+        if not isinstance(self.freelist_random, bool):
+            _check_int("freelist_random", self.freelist_random, 0, (1 << 64) - 1, ", a seed, or True or False")
         if self.hz != 0:
-            _check_int("hz", self.hz, HZ_MINIMUM, HZ_MAXIMUM, " or 0 for no ticks")
+            _check_int("hz", self.hz, HZ_MINIMUM, HZ_MAXIMUM, " or 0 for no ticks",
+                       " (beyond, a tick would come before the last one's handler is done)")
         _check_slab_debug(self.slab_debug)
+
+    @property
+    def freelist_seed(self) -> int:
+        """What the order of new free lists is chosen from."""
+        return self.seed if isinstance(self.freelist_random, bool) else self.freelist_random
 
     @property
     def ram_size(self) -> int:
@@ -77,18 +90,30 @@ def check_ram(size: int) -> None:
         raise UsageError(f"{size} bytes of RAM: it must be a multiple of {PAGE_SIZE}")
 
 
-def _check_int(name: str, value: object, low: int, high: int, more: str = "") -> None:
+def _check_int(name: str, value: object, low: int, high: int, more: str = "", why: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{name} is a number from {low} to {high}{more}, not {value!r}")
+        raise UsageError(f"{name} is a number from {low} to {high}{more}, not {value!r}"
+                         f"{why if isinstance(value, int) and value > high else ''}")
 
 
 def _check_slab_debug(text: str) -> None:
-    """Linux's syntax (Documentation/admin-guide/mm/slab.rst): blocks of ``letters[,cache,...]`` between ``;``."""
+    """Linux's syntax (Documentation/admin-guide/mm/slab.rst): blocks of ``letters[,cache,...]`` between ``;``.
+
+    Letters may be small; no letters before a comma mean FZPU; a cache's name may end in ``*``. Linux skips a letter
+    that it does not know, and takes everything behind a ``*`` for granted; here both are errors.
+    """
     if not isinstance(text, str):
         raise UsageError(f"slab_debug is a text, not {text!r}")
     limit = boot_info.slab_debug.size - 1
     if len(text) > limit:
         raise UsageError(f"slab_debug has {len(text)} characters: at most {limit} fit")
     for block in text.split(";"):
-        if not _DEBUG_BLOCK.fullmatch(block):
-            raise UsageError(f"slab_debug: {block!r} is not understood: letters of FZPUTAO, or -, then ,cache names")
+        letters, *names = block.split(",")
+        for letter in letters:
+            if letter.upper() not in _DEBUG_LETTERS:
+                raise UsageError(f"slab_debug: {letter!r} is no letter of it: they are F Z P U T A O and -")
+        for name in names:
+            if not name:
+                raise UsageError(f"slab_debug: a cache's name is missing in {block!r}")
+            if not _DEBUG_NAME.fullmatch(name):
+                raise UsageError(f"slab_debug: {name!r} is no name of a cache, nor the beginning of one and a *")
