@@ -29,6 +29,9 @@ from .run import Run
 _MAY_SET_IF = re.compile(rb"(?=[\xfb\x9d\xcf]|[\x48\x66][\xfb\x9d\xcf])")
 # First bytes of instructions that end every block: rep, call, jumps, returns, escapes to the two-byte opcodes.
 _ENDS_BLOCK = frozenset((0x0F, 0xF2, 0xF3, 0xE8, 0xE9, 0xEB, 0xFF, 0xC2, 0xC3, 0xCC, 0xCD, 0xCF, *range(0x70, 0x80)))
+# Of the pages that ran, and of their instructions that may set IF, so many are known at a time. One frame may be
+# mapped at any number of addresses.
+LEARNED_MAXIMUM, SITES_MAXIMUM = 1 << 14, 1 << 16
 _PACKED = struct.Struct("<17Q")  # the general registers and RIP
 
 Handlers = dict[int, list[Callable[[int], None]]]
@@ -104,6 +107,8 @@ class CodeWatch:
 
     def _learn_page(self, page: int, frame: int) -> None:
         """Note which instructions in a page may set IF; interrupts may wait for one of them."""
+        if len(self._run.learned) >= LEARNED_MAXIMUM or len(self._sites) >= SITES_MAXIMUM:
+            self._forget_pages()
         self._run.learned.add((page, frame))
         self._run.code_pages.add(frame // PAGE_SIZE)
         if not self.memory.contains(frame, PAGE_SIZE):
@@ -113,6 +118,15 @@ class CodeWatch:
             self._sites.add(found)
             if self._watching_sites:
                 self._host().mark(found, self._run.at_site, self._run.handlers)
+
+    def _forget_pages(self) -> None:
+        """Learn all pages anew, each when its code is translated anew."""
+        self.watch_interrupt_flag(False)  # the machine turns it on again before the next instruction, where it must
+        self._sites.clear()
+        self._run.learned.clear()
+        self._run.flush_code = True
+        if self._run.active:
+            self._run.reschedule()
 
     def _watch(self, frame: int) -> None:
         first = not self._watched_frames

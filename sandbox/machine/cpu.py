@@ -8,27 +8,16 @@ does what the hardware does.
 
 from __future__ import annotations
 
-import ctypes
-import struct
 import weakref
-from collections.abc import Callable, Iterable
-from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, c_bool, c_int, c_int64, c_uint16, c_uint32, c_uint64, c_void_p
-from functools import lru_cache
-from typing import Any
-
-import unicorn
-from unicorn import unicorn_const as uc_const
-from unicorn import x86_const
-from unicorn.unicorn_py3.arch.types import uc_hook_h
-from unicorn.unicorn_py3.unicorn import uclib
+from collections.abc import Callable, Iterable, Mapping
 
 from ..address import PAGE_SIZE, page_down
 from ..errors import EngineError, GuestMemoryError, UsageError
-from ..x86 import GENERAL_REGISTERS, SEGMENT_REGISTERS, Msr, PageFaultError, Vector
-from .calibration import SCRATCH_RAM, calibrate
+from ..x86 import GENERAL_REGISTERS, SEGMENT_REGISTERS, PageFaultError, Vector
 from .code_watch import CodeWatch
-from .context import ContextLayout, RegisterView
-from .filter import AddressFilter
+from .context import RegisterView
+from .engine import Engine, context_layout, native_reading
+from .hooks import Hooks
 from .memory import PhysicalMemory
 from .paging import Paging, PagingControls
 from .run import EventKind, Run, Slice
@@ -37,52 +26,11 @@ from .run import EventKind, Run, Slice
 LONGEST_SLICE = 4_000_000
 LONGEST_INSTRUCTION = 15
 
-_INTR = CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
-_CODE = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
-_MEM = CFUNCTYPE(None, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
-_MEM_INVALID = CFUNCTYPE(c_bool, c_void_p, c_int, c_uint64, c_int, c_int64, c_void_p)
-_INVALID = CFUNCTYPE(c_bool, c_void_p, c_void_p)
-_IN = CFUNCTYPE(c_uint32, c_void_p, c_uint32, c_int, c_void_p)
-_OUT = CFUNCTYPE(None, c_void_p, c_uint32, c_int, c_uint32, c_void_p)
-_SYSCALL = CFUNCTYPE(None, c_void_p, c_void_p)
-_READ_BATCH = PYFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int)
-
-
-class _Block(ctypes.Structure):
-    """A translation block, as the engine describes it."""
-
-    _fields_ = (("pc", c_uint64), ("instructions", c_uint16), ("size", c_uint16))
-
-
-_EDGE = CFUNCTYPE(None, c_void_p, POINTER(_Block), POINTER(_Block), c_void_p)
-
-REGISTER_IDS: dict[str, int] = {
-    name: getattr(x86_const, f"UC_X86_REG_{name.upper()}")
-    for name in (*GENERAL_REGISTERS, *SEGMENT_REGISTERS, "rip", "cr0", "cr2", "cr3", "cr4", "fs_base", "gs_base")
-} | {"rflags": x86_const.UC_X86_REG_EFLAGS}
-_MSRS = {"efer": Msr.EFER, "k_gs_base": Msr.KERNEL_GS_BASE}
-
-
-
 _GENERAL = frozenset(GENERAL_REGISTERS)
 _WITHOUT_FLAGS = 17 * 8  # of the packed registers, those before RFLAGS
 _IN_BLOCK = _GENERAL | {"rip", "rflags", "cr2"}
 
-
-class Hook:
-    """A hook on the CPU; :meth:`remove` ends it, and a second time does nothing."""
-
-    def __init__(self, remove: Callable[[], None]) -> None:
-        self._remove: Callable[[], None] | None = remove
-
-    def remove(self) -> None:
-        """Take the hook away."""
-        remove, self._remove = self._remove, None
-        if remove is not None:
-            remove()
-
-
-class Cpu:
+class Cpu(Hooks):
     """One x86-64 CPU in 64-bit mode on ``memory``. ``read_port(port, size)`` and ``write_port(port, size, value)``
     are the I/O bus."""
 
@@ -90,41 +38,31 @@ class Cpu:
         self, memory: PhysicalMemory, read_port: Callable[[int, int], int],
         write_port: Callable[[int, int, int], None], *, native_filter: bool = True,
     ) -> None:  # fmt: skip
-        self._layout = _layout()
+        self._layout = context_layout()
         self.memory = memory
-        self._uc: Any = _open_engine()
-        self._engine: int = self._uc._uch.value
+        self._engine = Engine()
         for region in memory.ram:
-            self._uc.mem_map_ptr(region.start, region.size, uc_const.UC_PROT_ALL, memory.host_address + region.start)
-        engine = self._engine
-        self._run = Run(self._engine, self._layout, lambda: uclib.uc_emu_stop(engine))
-        self._saved = self._uc.context_save()
-        self._context = self._saved.context
-        raw = (ctypes.c_ubyte * self._layout.size).from_address(self._context.value)
-        self.view = RegisterView(memoryview(raw).cast("B"), self._layout)
-        self._callbacks: dict[int, Any] = {}
-        self._marks: dict[int, int] = {}  # by address: how many want it, or the engine's hook without a filter
-        self._filter: AddressFilter | None = None
-        self._breakpoints: frozenset[int] = frozenset()
+            self._engine.map_ram(region.start, region.size, memory.host_address + region.start)
+        self._run = Run(self._engine.handle, self._layout, self._engine.stop)
+        self.view = RegisterView(self._engine.block(self._layout.size), self._layout)
         itself = weakref.ref(self)
         self.paging = Paging(memory, lambda: _alive(itself).paging_controls())
         self.code = CodeWatch(memory, self.paging, self._run, lambda: _alive(itself))
         memory.changed, memory.stored = self._run.memory_changed, self._run.memory_stored
         self._add_engine_hooks(read_port, write_port)
-        self._add_code_hook(native_filter)
+        super().__init__(self._engine, self._run, native_filter)
 
     def close(self) -> None:
         """Give the engine back; registers stay readable, and nothing runs any more. A second call does nothing."""
         if not self.closed:
             self.view.block = memoryview(bytes(self.view.block))
         self.memory.changed = self.memory.stored = None
-        self._callbacks.clear()
-        self._uc = self._saved = None
+        self._engine.close()
 
     @property
     def closed(self) -> bool:
         """Whether the engine was given back."""
-        return self._uc is None
+        return self._engine.closed
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -134,6 +72,9 @@ class Cpu:
         ``exempt`` lets the first instruction pass breakpoints, ``exempt_site`` pass a watch on the interrupt flag.
         """
         run = self._run
+        if run.between is not None:
+            between, run.between = run.between, None
+            between()
         if run.flush_tlb or run.flush_code:
             self._flush()
         run.called, run.called_at = run.called_at == self.view.rip, -1
@@ -145,7 +86,10 @@ class Cpu:
             self.code.learn(self.view.rip, 1)
         cr2 = self.view.control(2)
         before = self.view.general_bytes()[:_WITHOUT_FLAGS] if count == 1 else b""
-        if self._emulate(count):
+        restarted = self._emulate(count)
+        if run.undo is not None:
+            return self._take_back(run.undo)
+        if restarted:
             if count > 1:
                 # The last store is not done: the caller's next slice begins with it.
                 return Slice(count - 1, EventKind.NONE, -1, 0, "")
@@ -153,6 +97,8 @@ class Cpu:
             run.begin(exempt, exempt_site)
             run.granted = True
             self._emulate(2)
+            if run.undo is not None:
+                return self._take_back(run.undo)
         elif before == self.view.general_bytes()[:_WITHOUT_FLAGS] and self.code.watch_what_became_writable():
             return Slice(0, EventKind.NONE, -1, 0, "")  # nothing happened: a store in a frame that was not watched
         if run.vector == Vector.PF and self._fetched_too_far():
@@ -173,6 +119,14 @@ class Cpu:
             kind = EventKind.HALT
         return Slice(starts, kind, run.vector, run.address, run.reason)
 
+    def _take_back(self, undo: Callable[[], None]) -> Slice:
+        """Undo the instruction that a hook refused; its error is what comes of the slice."""
+        run = self._run
+        run.undo = None
+        starts = run.starts if run.starts >= 0 else min(run.counter.value, run.limit.value)
+        undo()
+        return Slice(starts - run.undone, EventKind.REQUESTED, -1, 0, "")
+
     # The engine translates whole blocks. When an instruction reaches into the next page and that one is missing, it
     # raises the fetch fault at the start of the block, before anything of it has run.
 
@@ -190,11 +144,11 @@ class Cpu:
         if starts >= count:
             return Slice(starts, EventKind.NONE, -1, 0, "")
         after = range(view.rip + 1, view.rip + LONGEST_INSTRUCTION + 1)
-        self._uc.ctl_flush_tb()
-        self._uc.ctl_set_exits([at for at in after if page_down(at) == page_down(view.rip)])
+        self._engine.forget_code()
+        self._engine.set_exits([at for at in after if page_down(at) == page_down(view.rip)])
         run.begin(run.exempt and not starts, run.exempt_site and not starts)
         self._emulate(1)
-        self._uc.ctl_set_exits([])
+        self._engine.set_exits([])
         run.flush_code = True
         result = self._result()
         return result._replace(starts=result.starts + starts)
@@ -204,12 +158,12 @@ class Cpu:
         run = self._run
         run.active = True
         try:
-            status = uclib.uc_emu_start(self._engine, self.view.rip, 0, 0, count)
+            complaint = self._engine.run(self.view.rip, count)
         finally:
             run.active = False
-        uclib.uc_context_save(self._engine, self._context)
-        if status and run.vector < 0 and run.kind is not EventKind.BUS_ERROR:
-            raise EngineError(f"the emulator stopped: {uclib.uc_strerror(status).decode('ascii')}")
+        self._engine.save()
+        if complaint and run.vector < 0 and run.kind is not EventKind.BUS_ERROR:
+            raise EngineError(f"the emulator stopped: {complaint}")
         return bool(run.store_state and run.store_count == run.limit.value < run.counter.value
                     and run.store_state == self.view.general_bytes()[:_WITHOUT_FLAGS])  # fmt: skip
 
@@ -218,6 +172,48 @@ class Cpu:
             return self.memory.read(self.paging.translate(self.view.rip - 1), 1) == b"\xf4"
         except GuestMemoryError:
             return False
+
+    def refuse(
+        self, error: BaseException, store: Iterable[tuple[int, bytes]], registers: Mapping[str, int], starts: int = 1
+    ) -> None:
+        """From a hook: end the run with ``error``, in the state ``starts`` starts ago: before the present instruction.
+
+        ``registers`` are what :meth:`registers` says now, or, from a code hook, what it would have said before the
+        call that led here; ``store`` are physical addresses and the bytes that the instruction may change there.
+        """
+        run, itself = self._run, weakref.ref(self)
+        values = self.save_values()
+
+        def undo() -> None:
+            cpu = _alive(itself)
+            for address, data in store:
+                cpu.memory.store(address, data)
+            cpu.load_values(values)
+            for name, value in registers.items():
+                cpu[name] = value
+
+        run.refuse(error, undo, starts)
+
+    def interpose(self, callback: Callable[[], None]) -> None:
+        """From a code hook: stop before the present instruction, call ``callback``, which may change registers and
+        memory, and go on."""
+        self._run.between = callback
+        self._run.stop_before(EventKind.RESCHEDULE)
+
+    @property
+    def silent(self) -> bool:
+        """Whether what runs has run before (:meth:`silence`)."""
+        return self._run.silent
+
+    def native_reading(self, *names: str) -> tuple[int, ...]:
+        """For native callbacks: the host address of ``int read(engine, int number, u64 *value)``, and the numbers of
+        these registers."""
+        return native_reading(*names)
+
+    @property
+    def counter_address(self) -> int:
+        """Where the engine keeps the number of starts of the present slice, a live u64 of this process."""
+        return self._engine.handle + self._layout.emu_counter
 
     def stop_soon(self) -> None:
         """End the slice after the present instruction; for a signal handler, which may run inside any hook."""
@@ -231,11 +227,11 @@ class Cpu:
 
     def push(self) -> None:
         """Load the patched register block into the engine."""
-        uclib.uc_context_restore(self._engine, self._context)
+        self._engine.load()
 
     def pull(self) -> None:
         """Read the engine's registers into the block."""
-        uclib.uc_context_save(self._engine, self._context)
+        self._engine.save()
 
     @property
     def running(self) -> bool:
@@ -259,7 +255,7 @@ class Cpu:
         if not self._run.active:
             return self.view.registers()
         self.pull()
-        return self.view.registers() | {"rflags": self._read_engine("rflags")}
+        return self.view.registers() | {"rflags": self._engine.read("rflags")}
 
     def __getitem__(self, name: str) -> int:
         """A register by its lower-case name: general ones, rip, rflags, cr0 cr2 cr3 cr4, efer, segment selectors,
@@ -277,14 +273,14 @@ class Cpu:
                 return self.view.rflags
             if name in SEGMENT_REGISTERS:
                 return self.view.selector(name)
-        return self._read_engine(name)
+        return self._engine.read(name)
 
     def __setitem__(self, name: str, value: int) -> None:
         value &= (1 << 64) - 1
         if name in SEGMENT_REGISTERS or name == "cpl":
             raise UsageError(f"{name} cannot be set from outside: its hidden part comes from a descriptor")
         if self._run.active or name not in _IN_BLOCK:
-            self._write_engine(name, value)
+            self._engine.write(name, value)
             if not self._run.active:
                 self.pull()
             return
@@ -298,42 +294,9 @@ class Cpu:
             self.view.set_general(name, value)
         self.push()
 
-    def _read_engine(self, name: str) -> int:
-        if name in _MSRS:
-            return int(self._uc.msr_read(_MSRS[name]))
-        try:
-            return int(self._uc.reg_read(REGISTER_IDS[name]))
-        except KeyError:
-            raise UsageError(f"no register is called {name!r}") from None
-
-    def _write_engine(self, name: str, value: int) -> None:
-        if name in _MSRS:
-            self._uc.msr_write(_MSRS[name], value)
-        elif name in REGISTER_IDS:
-            self._uc.reg_write(REGISTER_IDS[name], value)
-        else:
-            raise UsageError(f"no register is called {name!r}")
-
     def register_reader(self, names: Iterable[str]) -> Callable[[], tuple[int, ...]]:
         """A function that reads these registers as fast as the engine can be asked, for use inside hooks."""
-        listed = tuple(names)
-        count = len(listed)
-        ids = (c_int * count)(*(REGISTER_IDS[name] for name in listed))
-        values = (c_uint64 * count)()
-        start = ctypes.addressof(values)
-        pointers = (c_void_p * count)(*(start + 8 * index for index in range(count)))
-        # Every argument is converted once, here: that halves the time of a call.
-        read_batch = _READ_BATCH(ctypes.cast(uclib.uc_reg_read_batch, c_void_p).value or 0)
-        arguments = (c_void_p(self._engine), c_void_p(ctypes.addressof(ids)), c_void_p(ctypes.addressof(pointers)),
-                     c_int(count))  # fmt: skip
-        unpack, found, kept = struct.Struct(f"<{count}Q").unpack_from, memoryview(values).cast("B"), (ids, pointers)
-
-        def read() -> tuple[int, ...]:
-            read_batch(*arguments)
-            return unpack(found)
-
-        read.__dict__["kept"] = kept  # what the addresses in ``arguments`` lead to
-        return read
+        return self._engine.reader(names)
 
     def paging_controls(self) -> PagingControls:
         """The control registers that rule translation, now."""
@@ -366,11 +329,11 @@ class Cpu:
 
     def _flush(self) -> None:
         if self._run.flush_code:
-            self._uc.ctl_flush_tb()
+            self._engine.forget_code()
             self._run.code_pages.clear()
             self._run.learned.clear()
         if self._run.flush_tlb:
-            self._uc.ctl(uc_const.UC_CTL_TLB_FLUSH, uc_const.UC_CTL_IO_WRITE)
+            self._engine.forget_translations()
         self._run.flush_code = self._run.flush_tlb = False
 
     def forget_code_unlike(self, image: bytes) -> None:
@@ -385,152 +348,7 @@ class Cpu:
         """Numbers of the physical frames whose bytes are translated code."""
         return self._run.code_pages
 
-    # --- hooks ------------------------------------------------------------------------------------------------
-
-    def hook_code(self, addresses: Iterable[int], callback: Callable[[int], None]) -> Hook:
-        """Call ``callback(address)`` before each execution of the instruction at each of these virtual addresses."""
-        listed, itself = sorted(set(addresses)), weakref.ref(self)
-        for at in listed:
-            self.mark(at, callback, self._run.callbacks)
-
-        def remove() -> None:
-            cpu = itself()
-            if cpu is not None and cpu._uc is not None:
-                for at in listed:
-                    cpu.unmark(at, callback, cpu._run.callbacks)
-
-        return Hook(remove)
-
-    def mark(self, at: int, handler: Callable[[int], None], table: dict[int, list[Callable[[int], None]]]) -> None:
-        """Let ``handler`` be called before the instruction at ``at``."""
-        table[at] = [*table.get(at, ()), handler]
-        if self._filter is not None:
-            self._filter.add(at)
-        elif at not in self._marks:
-            self._marks[at] = self._add(uc_const.UC_HOOK_CODE, self._on_code, at, at)
-
-    def unmark(self, at: int, handler: Callable[[int], None], table: dict[int, list[Callable[[int], None]]]) -> None:
-        """Take back one :meth:`mark`."""
-        left = list(table[at])
-        left.remove(handler)
-        if left:
-            table[at] = left
-        else:
-            del table[at]
-        if self._filter is not None:
-            self._filter.remove(at)
-        elif at not in self._run.handlers and at not in self._run.callbacks:
-            self.remove_hooks([self._marks.pop(at)])
-
-    def _add_code_hook(self, native: bool) -> None:
-        """The one hook behind all hooked addresses, or none where the host cannot filter natively."""
-        run = self._run
-        handlers, callbacks = run.handlers, run.callbacks
-
-        def reached(engine: int, address: int, size: int, user: int) -> None:
-            if run.counter.value > run.limit.value:
-                return  # the run ends before this instruction
-            try:
-                if address in handlers:
-                    for handler in handlers[address]:
-                        handler(address)
-                if address in callbacks and not run.silent and run.starts < 0:
-                    if run.called and run.counter.value == 1:
-                        return  # they were called, and stopped the last slice here
-                    for callback in callbacks[address]:
-                        callback(address)
-            except BaseException as error:
-                run.fail(error)
-            if run.starts >= 0 and address in callbacks and run.kind is EventKind.REQUESTED:
-                run.called_at = address
-
-        self._on_code = _CODE(reached)
-        if native:
-            try:
-                self._filter = AddressFilter(ctypes.cast(self._on_code, c_void_p).value or 0)
-            except OSError:
-                return
-            self._add(uc_const.UC_HOOK_CODE, c_void_p(self._filter.entry), 1, 0, user=self._filter.user)
-
-    def hook_memory(
-        self, begin: int, end: int, callback: Callable[[str, int, int, int], None], *,
-        read: bool = False, write: bool = False, read_after: bool = False,
-    ) -> Hook:  # fmt: skip
-        """Call ``callback(kind, address, size, value)`` for accesses to physical bytes ``begin`` up to ``end``.
-
-        ``kind`` is ``"read"``, ``"write"`` or ``"read after"``; a write is reported before it happens, with its
-        value (as an unsigned integer of ``size`` bytes); a read's value is known to ``read_after`` alone.
-        """
-        run = self._run
-        kinds = {uc_const.UC_MEM_READ: "read", uc_const.UC_MEM_WRITE: "write", uc_const.UC_MEM_READ_AFTER: "read after"}
-
-        def accessed(engine: int, access: int, address: int, size: int, value: int, user: int) -> None:
-            if run.silent:
-                return
-            run.access = 1
-            try:
-                callback(kinds[access], address, size, value & ((1 << (8 * min(size, 8))) - 1))
-            except BaseException as error:
-                run.fail(error)
-            finally:
-                run.access = 0
-
-        wanted = (read * uc_const.UC_HOOK_MEM_READ | write * uc_const.UC_HOOK_MEM_WRITE
-                  | read_after * uc_const.UC_HOOK_MEM_READ_AFTER)  # fmt: skip
-        if not wanted or begin >= end:
-            raise UsageError("a memory hook needs a range and at least one kind of access")
-        handle, itself = self._add(wanted, _MEM(accessed), begin, end - 1), weakref.ref(self)
-
-        def remove() -> None:
-            cpu = itself()
-            if cpu is not None and cpu._uc is not None:
-                cpu.remove_hooks([handle])
-
-        return Hook(remove)
-
-    def watch_stores(self, begin: int, end: int, callback: Callable[[int, int], None]) -> None:
-        """For :class:`CodeWatch`: ``callback(address, size)`` at stores to physical ``begin`` up to ``end``."""
-        run = self._run
-
-        def stored(engine: int, access: int, address: int, size: int, value: int, user: int) -> None:
-            try:
-                callback(address, size)
-            except BaseException as error:
-                run.fail(error)
-
-        self._add(uc_const.UC_HOOK_MEM_WRITE, _MEM(stored), begin, end - 1)
-
-    def _add(self, kind: int, function: Any, begin: int = 1, end: int = 0, *extra: Any, user: int = 0) -> int:
-        handle = uc_hook_h()
-        status = uclib.uc_hook_add(
-            self._engine, ctypes.byref(handle), kind,
-            ctypes.cast(function, c_void_p), c_void_p(user), c_uint64(begin), c_uint64(end), *extra)  # fmt: skip
-        if status:
-            raise EngineError(f"the emulator refuses a hook: {uclib.uc_strerror(status).decode('ascii')}")
-        self._callbacks[handle.value] = function
-        self._run.flush_code = True
-        return int(handle.value)
-
-    def remove_hooks(self, handles: list[int]) -> None:
-        """End hooks by their engine handles."""
-        for handle in handles:
-            uclib.uc_hook_del(self._engine, handle)
-        self._run.retired.extend(self._callbacks.pop(handle) for handle in handles)
-        self._run.flush_code = True
-
-    def silence(self, silent: bool) -> None:
-        """Pass over the callbacks of :meth:`hook_code` and :meth:`hook_memory`, or call them again."""
-        self._run.silent = silent
-
-    def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Stop before instructions at these virtual addresses, until the next call."""
-        if addresses == self._breakpoints:
-            return
-        for at in self._breakpoints - addresses:
-            self.unmark(at, self._run.at_breakpoint, self._run.handlers)
-        for at in addresses - self._breakpoints:
-            self.mark(at, self._run.at_breakpoint, self._run.handlers)
-        self._breakpoints = addresses
+    # --- what the engine reports --------------------------------------------------------------------------------
 
     def _add_engine_hooks(
         self, read_port: Callable[[int, int], int], write_port: Callable[[int, int, int], None]
@@ -538,63 +356,49 @@ class Cpu:
         """The hooks through which the engine reports what it leaves to others."""
         run, itself = self._run, weakref.ref(self)
 
-        def interrupt(engine: int, vector: int, user: int) -> None:
+        # EFER.SCE is off and no SYSENTER_CS is set in this machine: both are errors. The engine skips them.
+        def system_call(vector: int) -> None:
+            run.address_of_syscall = _alive(itself)._engine.read("rip")
             run.exception(vector)
 
-        def invalid(engine: int, user: int) -> bool:
-            run.exception(Vector.UD)
-            return True
-
-        # EFER.SCE is off and no SYSENTER_CS is set in this machine: both are errors. The engine skips them.
-        def syscall(engine: int, user: int) -> None:
-            run.address_of_syscall = _alive(itself)._read_engine("rip")
-            run.exception(Vector.UD)
-
-        def sysenter(engine: int, user: int) -> None:
-            run.address_of_syscall = _alive(itself)._read_engine("rip")
-            run.exception(Vector.GP)
-
-        def no_memory(engine: int, access: int, address: int, size: int, value: int, user: int) -> bool:
+        def no_memory(address: int) -> None:
             run.kind, run.address, run.starts = EventKind.BUS_ERROR, address, run.counter.value
-            return False
 
-        def port_in(engine: int, port: int, size: int, user: int) -> int:
+        def port_in(port: int, size: int) -> int:
             run.access = 1
             try:
-                return read_port(port & 0xFFFF, size)
+                return read_port(port, size)
             except BaseException as error:
                 run.fail(error)
                 return (1 << (8 * size)) - 1
             finally:
                 run.access = 0
 
-        def port_out(engine: int, port: int, size: int, value: int, user: int) -> None:
+        def port_out(port: int, size: int, value: int) -> None:
             run.access = 1
             try:
-                write_port(port & 0xFFFF, size, value & ((1 << (8 * size)) - 1))
+                write_port(port, size, value)
             except BaseException as error:
                 run.fail(error)
             finally:
                 run.access = 0
 
-        def new_block(engine: int, block: Any, previous: Any, user: int) -> None:
+        def new_block(pc: int, size: int, left: int, left_size: int, left_instructions: int) -> None:
             try:
-                code, now, last = _alive(itself).code, block.contents, previous.contents
-                code.learn(now.pc, now.size)
-                if last.instructions == 1:
-                    code.doubt(last.pc, last.size)
+                code = _alive(itself).code
+                code.learn(pc, size)
+                if left_instructions == 1:
+                    code.doubt(left, left_size)
             except BaseException as error:
                 run.fail(error)
 
-        insn = uc_const.UC_HOOK_INSN
-        self._add(uc_const.UC_HOOK_INTR, _INTR(interrupt))
-        self._add(uc_const.UC_HOOK_INSN_INVALID, _INVALID(invalid))
-        self._add(uc_const.UC_HOOK_MEM_UNMAPPED, _MEM_INVALID(no_memory))
-        self._add(uc_const.UC_HOOK_EDGE_GENERATED, _EDGE(new_block))
-        self._add(insn, _SYSCALL(syscall), 1, 0, c_int(x86_const.UC_X86_INS_SYSCALL))
-        self._add(insn, _SYSCALL(sysenter), 1, 0, c_int(x86_const.UC_X86_INS_SYSENTER))
-        self._add(insn, _IN(port_in), 1, 0, c_int(x86_const.UC_X86_INS_IN))
-        self._add(insn, _OUT(port_out), 1, 0, c_int(x86_const.UC_X86_INS_OUT))
+        engine = self._engine
+        engine.on_exception(run.exception)
+        engine.on_invalid_instruction(lambda: run.exception(Vector.UD))
+        engine.on_no_memory(no_memory)
+        engine.on_new_block(new_block)
+        engine.on_system_call(lambda: system_call(Vector.UD), lambda: system_call(Vector.GP))
+        engine.on_port(port_in, port_out)
 
 
 def _alive(reference: weakref.ref[Cpu]) -> Cpu:
@@ -602,57 +406,3 @@ def _alive(reference: weakref.ref[Cpu]) -> Cpu:
     if cpu is None:
         raise EngineError("this machine is closed")
     return cpu
-
-
-def _open_engine() -> Any:
-    """A fresh engine that no exit address stops (the default one walks the guest's tables at the end of a run)."""
-    engine = unicorn.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
-    engine.ctl_exits_enabled(True)
-    return engine
-
-
-class _Scratch:
-    """The engine that calibration experiments on."""
-
-    def __init__(self) -> None:
-        self._uc: Any = _open_engine()
-        self._uc.mem_map(0, SCRATCH_RAM)
-        self._vector: int | None = None
-
-        def interrupt(engine: Any, vector: int, user: Any) -> None:
-            self._vector = vector
-            engine.emu_stop()
-
-        self._uc.hook_add(uc_const.UC_HOOK_INTR, interrupt)
-
-    def write_memory(self, address: int, data: bytes) -> None:
-        self._uc.mem_write(address, data)
-        self._uc.ctl_flush_tb()
-
-    def write_register(self, name: str, value: int) -> None:
-        if name in _MSRS:
-            self._uc.msr_write(_MSRS[name], value)
-        else:
-            self._uc.reg_write(REGISTER_IDS[name], value)
-
-    def write_table(self, name: str, base: int, limit: int) -> None:
-        register = {"gdtr": x86_const.UC_X86_REG_GDTR, "idtr": x86_const.UC_X86_REG_IDTR}[name]
-        self._uc.reg_write(register, (0, base, limit, 0))
-
-    def run(self, address: int, count: int) -> int | None:
-        self._vector = None
-        self._uc.emu_start(address, 0, 0, count)
-        return self._vector
-
-    def context(self) -> bytes:
-        saved = self._uc.context_save()
-        return ctypes.string_at(saved.context.value, uclib.uc_context_size(self._uc._uch))
-
-    def words(self, count: int) -> tuple[int, ...]:
-        return tuple((c_uint64 * count).from_address(self._uc._uch.value))
-
-
-@lru_cache(maxsize=1)
-def _layout() -> ContextLayout:
-    """The layout of this process's engine; found once."""
-    return calibrate(_Scratch())

@@ -12,112 +12,53 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..errors import UsageError
-from ..x86 import Cr0, Cr4, Efer, Rflags, SegmentDescriptor, Vector
+from ..errors import EngineError, GuestMemoryError, PhysicalAddressError, UsageError
+from ..x86 import Cr0, Cr4, Efer, Rflags, SegmentDescriptor, Vector, vector_name
 from .cpu import LONGEST_SLICE, Cpu
-from .devices import DebugExit, Device, Pic, Pit, Serial, State
-from .interrupts import Delivery, Event, TripleFault
+from .devices import DebugExit, Device, Pic, Pit, Serial
+from .interrupts import Delivery, Event
 from .memory import PhysicalMemory
 from .paging import Paging, VirtualMemory
+from .ports import Ports
 from .run import EventKind, Slice
+from .snapshot import Companion, Interventions, Snapshot
+from .stop import Stop, StopKind
 
 TIMER_LINE, SERIAL_LINE = 0, 4
 SHORT_RUN = 10_000  # so few instructions are over before anyone can press Ctrl-C
+CONSOLE_BYTES = 16 << 20
+"""Of what a guest writes to its serial port so much is kept, the newest, unless told otherwise."""
+STUCK_AFTER = 10_000
+"""Slices in a row in which nothing starts, after which nothing ever will: more than a stack of 400 KiB takes frames."""
 _IF = Rflags.IF.mask
 
 
-class StopKind(str, Enum):
-    """Why :meth:`Machine.run` returned."""
-
-    DEBUG_EXIT = "debug exit"
-    LIMIT = "instruction limit"
-    BREAKPOINT = "breakpoint"
-    TRIPLE_FAULT = "triple fault"
-    HALTED = "halted with interrupts off"
-    IDLE = "halted with no interrupt to come"
-    NO_MEMORY = "no memory"
-    INTERRUPTED = "interrupted"
-    REQUESTED = "requested"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The reason of a stop. ``instructions`` is the clock then, ``rip`` the instruction that comes next."""
-
-    kind: StopKind
-    instructions: int
-    rip: int
-    status: int | None = None  # the value written to the debug-exit port
-    address: int | None = None  # the physical address with no memory
-    reason: str = ""  # what a hook asked for
-    triple_fault: TripleFault | None = None
-
-    @property
-    def qemu_status(self) -> int | None:
-        """The exit status of a QEMU with isa-debug-exit for the same write."""
-        return None if self.status is None else (self.status << 1 | 1) & 0xFF
-
-    def __str__(self) -> str:
-        if self.kind is StopKind.DEBUG_EXIT:
-            return f"debug exit {self.status} (QEMU status {self.qemu_status})"
-        if self.triple_fault is not None:
-            return str(self.triple_fault)
-        if self.kind is StopKind.NO_MEMORY:
-            return f"no memory at physical address {self.address:#x}, used by the instruction at {self.rip:#x}"
-        if self.kind is StopKind.LIMIT:
-            return f"instruction limit, at {self.rip:#x}"
-        if self.kind is StopKind.REQUESTED:
-            return f"{self.reason or 'requested'}, at {self.rip:#x}"
-        return f"{self.kind} at {self.rip:#x}"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All of a machine at one instruction, as values: it may be restored into any machine with as much RAM."""
-
-    ram: bytes
-    registers: bytes
-    instructions: int
-    idle: int
-    halted: bool
-    injected: tuple[int, ...]
-    scheduled: tuple[tuple[int, int], ...]
-    devices: tuple[State, ...]
-
-
 class Machine:
-    """A PC with ``ram`` bytes of RAM, switched on. Use it as a context manager, or call :meth:`close`."""
+    """A PC with ``ram`` bytes of RAM, switched on. Use it as a context manager, or call :meth:`close`.
+
+    Of what the guest writes to the serial port the newest ``console_limit`` bytes are kept.
+    """
 
     def __init__(
-        self, ram: int = 16 << 20, *, console_limit: int | None = None, instructions_per_tick: int = 16
+        self, ram: int = 16 << 20, *, console_limit: int = CONSOLE_BYTES, instructions_per_tick: int = 16
     ) -> None:
+        if type(console_limit) is not int or console_limit <= 0:
+            raise UsageError(f"a console limit is a positive number of bytes, not {console_limit!r}")
         self.memory = PhysicalMemory(ram)
         self.pic = Pic()
         itself, pic = weakref.ref(self), self.pic
         self.serial = Serial(line=lambda level: pic.set_line(SERIAL_LINE, level), output_limit=console_limit)
         self.pit = Pit(line=lambda level: pic.set_line(TIMER_LINE, level), per_clock=instructions_per_tick)
         self.debug_exit = DebugExit()
+        self.companions: list[Companion] = []
+        self.interventions: Interventions | None = None
+        self._until: frozenset[int] = frozenset()
         self.devices: tuple[Device, ...] = (self.pic, self.pit, self.serial, self.debug_exit)
-        self._ports = {port: device for device in self.devices for port in device.ports}
-
-        def read_port(port: int, size: int) -> int:
-            machine = itself()
-            return machine._read_port(port, size) if machine is not None else (1 << (8 * size)) - 1
-
-        def write_port(port: int, size: int, value: int) -> None:
-            machine = itself()
-            if machine is not None:
-                machine._write_port(port, size, value)
-
-        self.cpu = Cpu(self.memory, read_port, write_port)
+        ports = Ports(self.devices, lambda: _alive(itself)._port_access())
+        self.cpu = Cpu(self.memory, ports.read, ports.write)
         self.paging: Paging = self.cpu.paging
         self.virtual = VirtualMemory(self.memory, self.paging)
         self._delivery = Delivery(self.memory, self.paging, self.cpu.view)
@@ -196,7 +137,8 @@ class Machine:
         if limit is not None and limit < 0:
             raise UsageError(f"a limit of {limit} instructions")
         end = None if limit is None else self._clock + limit
-        self.cpu.set_breakpoints(frozenset(until))
+        self._until = frozenset(until)
+        self.cpu.set_breakpoints(self._until | self.interventions.addresses if self.interventions else self._until)
         if limit is not None and limit <= SHORT_RUN:
             self._interrupted = False
             return self._loop(end)
@@ -235,14 +177,17 @@ class Machine:
         self.cpu.stop_soon()
 
     def _loop(self, end: int | None) -> Stop:
-        exempt, at_site = True, False
+        exempt, at_site, stuck = True, False, 0
         while True:
             stop = self._boundary(end)
+            if stop is None and self.interventions is not None:
+                stop, exempt = self._intervene(self.interventions, exempt)
             if stop is not None:
                 return stop
             result = self.cpu.slice(1 if at_site else self._slice_length(end), exempt, at_site)
             self._clock += result.starts
             exempt = exempt and result.starts == 0
+            stuck = 0 if result.starts else stuck + 1
             at_site = result.kind is EventKind.ENABLING
             stop = self._after(result)
             error = self.cpu.take_error()
@@ -250,6 +195,10 @@ class Machine:
                 raise error
             if stop is not None:
                 return stop
+            if stuck == STUCK_AFTER:
+                # A fetch that faults is no start, so a handler that cannot be fetched would hold the clock for ever.
+                cause = "" if result.vector < 0 else f", the last a {vector_name(result.vector)}"
+                return self._stop(StopKind.STUCK, reason=f"{stuck:,} attempts in a row{cause}")
 
     def _boundary(self, end: int | None) -> Stop | None:
         """All that happens between two instructions: devices, interrupts, the end of the run."""
@@ -262,9 +211,9 @@ class Machine:
         if waiting and view.rflags & _IF and not view.interrupts_shadowed:
             vector = self._injected.pop(0) if self._injected else self.pic.acknowledge()
             self._halted = False
-            triple = self._deliver(Event(vector))
-            if triple is not None:
-                return self._stop(StopKind.TRIPLE_FAULT, triple_fault=triple)
+            stop = self._deliver(Event(vector))
+            if stop is not None:
+                return stop
             waiting = bool(self._injected) or self.pic.pending
         cpu.code.watch_interrupt_flag(waiting and not view.rflags & _IF)
         if self._interrupted:
@@ -273,7 +222,22 @@ class Machine:
             return self._stop(StopKind.LIMIT)
         return None
 
+    def _intervene(self, interventions: Interventions, exempt: bool) -> tuple[Stop | None, bool]:
+        """Before an instruction at one of the chosen addresses; returns a stop, or whether the next instruction passes
+        breakpoints."""
+        rip = self.cpu.view.rip
+        if rip not in interventions.addresses:
+            return None, exempt
+        if rip in self._until and not exempt:
+            return self._stop(StopKind.BREAKPOINT), exempt
+        if interventions.reach(rip, self._clock):
+            self.cpu.push()
+            return None, False
+        return None, True
+
     def _let_time_pass(self) -> None:
+        if self.interventions is not None:
+            self.interventions.pass_time(self._clock)
         while self._scheduled and self._scheduled[0][0] <= self._clock:
             self.pic.pulse(self._scheduled.pop(0)[1])
         self.pit.advance(self._clock + self._idle)
@@ -306,20 +270,22 @@ class Machine:
         if view.interrupts_shadowed and (self._injected or self.pic.pending):
             return 1
         due = self._next_event()
+        if self.interventions is not None and (change := self.interventions.due()) is not None:
+            due = change if due is None else min(due, change)
         return length if due is None else min(length, due - self._clock)
 
     def _after(self, result: Slice) -> Stop | None:
         """Deal with what ended a slice."""
         if result.vector >= 0:
-            triple = self._deliver(self._exception(result.vector))
-            if triple is not None:
-                return self._stop(StopKind.TRIPLE_FAULT, triple_fault=triple)
+            stop = self._deliver(self._exception(result.vector))
+            if stop is not None:
+                return stop
         if result.kind is EventKind.HALT:
             self._halted = True
         elif result.kind is EventKind.BUS_ERROR:
             return self._stop(StopKind.NO_MEMORY, address=result.address)
         elif result.kind is EventKind.BREAKPOINT:
-            return self._stop(StopKind.BREAKPOINT)
+            return self._stop(StopKind.BREAKPOINT) if self.cpu.view.rip in self._until else None
         elif result.kind is EventKind.REQUESTED:
             value = self.debug_exit.take()
             if value is not None:
@@ -336,13 +302,22 @@ class Machine:
         return Event.exception(vector, view.error_code, view.control(2))
 
     def _byte_before_rip(self) -> int:
-        return self.virtual.u8(self.cpu.view.rip - 1)
+        try:
+            return self.virtual.u8(self.cpu.view.rip - 1)
+        except GuestMemoryError:  # the page was taken away, and its translation was not yet forgotten
+            return 0
 
-    def _deliver(self, event: Event) -> TripleFault | None:
-        triple = self._delivery.deliver(event)
+    def _deliver(self, event: Event) -> Stop | None:
+        triple, absent = None, None
+        try:
+            triple = self._delivery.deliver(event)
+        except PhysicalAddressError as error:  # a descriptor table or a stack lies on a page with no RAM behind it
+            absent = error.address
         self.cpu.view.end_exception()
         self.cpu.push()
-        return triple
+        if triple is not None:
+            return self._stop(StopKind.TRIPLE_FAULT, triple_fault=triple)
+        return None if absent is None else self._stop(StopKind.NO_MEMORY, address=absent)
 
     def _stop(self, kind: StopKind, **details: Any) -> Stop:
         return Stop(kind, self._clock, self.cpu.view.rip, **details)
@@ -365,44 +340,17 @@ class Machine:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    # --- the I/O bus ------------------------------------------------------------------------------------------
-
-    def _read_port(self, port: int, size: int) -> int:
-        device = self._ports.get(port)
-        if device is None or size > device.width:
-            return sum(self._read_byte(port + index) << (8 * index) for index in range(size))
-        return self._read_byte(port)
-
-    def _read_byte(self, port: int) -> int:
-        device = self._ports.get(port)
-        if device is None:
-            return 0xFF
-        with self._watching_lines():
-            return device.read(port)
-
-    def _write_port(self, port: int, size: int, value: int) -> None:
-        device = self._ports.get(port)
-        if device is not None and size <= device.width:
-            self._write_device(device, port, value)
-            return
-        for index in range(size):
-            device = self._ports.get(port + index)
-            if device is not None:
-                self._write_device(device, port + index, value >> (8 * index) & 0xFF)
-
-    def _write_device(self, device: Device, port: int, value: int) -> None:
-        with self._watching_lines():
-            device.write(port, value)
-        if self.debug_exit.value is not None:
-            self.cpu.request_stop(EventKind.REQUESTED)
-
     @contextmanager
-    def _watching_lines(self) -> Iterator[None]:
-        """Around a port access: cut the slice where it changes when the next interrupt comes."""
+    def _port_access(self) -> Iterator[None]:
+        """Around an access to a device: cut the slice where it ends the run or changes when an interrupt comes."""
         before = self.pic.pending, self.pit.next_event()
         self.pit.advance(self._device_time)
         yield
-        if (self.pic.pending, self.pit.next_event()) != before and self.cpu.running:
+        if not self.cpu.running:
+            return
+        if self.debug_exit.value is not None:
+            self.cpu.request_stop(EventKind.REQUESTED)
+        elif (self.pic.pending, self.pit.next_event()) != before:
             self.cpu.request_stop(EventKind.RESCHEDULE)
 
     # --- snapshots --------------------------------------------------------------------------------------------
@@ -415,7 +363,8 @@ class Machine:
         return Snapshot(
             ram=self.memory.image(), registers=self.cpu.save_values(), instructions=self._clock, idle=self._idle,
             halted=self._halted, injected=tuple(self._injected), scheduled=tuple(self._scheduled),
-            devices=tuple(device.state() for device in self.devices))  # fmt: skip
+            devices=tuple(device.state() for device in self.devices),
+            companions=tuple(companion.state() for companion in self.companions))  # fmt: skip
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make the machine what it was when ``snapshot`` was taken, in this machine or another."""
@@ -428,3 +377,12 @@ class Machine:
         self._injected, self._scheduled = list(snapshot.injected), list(snapshot.scheduled)
         for device, state in zip(self.devices, snapshot.devices, strict=True):
             device.load(state)
+        for index, companion in enumerate(self.companions):
+            companion.load(snapshot.companions[index] if index < len(snapshot.companions) else None)
+
+
+def _alive(reference: weakref.ref[Machine]) -> Machine:
+    machine = reference()
+    if machine is None:
+        raise EngineError("this machine is gone")
+    return machine

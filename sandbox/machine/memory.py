@@ -106,26 +106,44 @@ class ByteAccess(ABC):
         if isinstance(key, slice):
             start, stop = self._bounds(key)
             return self.read(start, stop - start)
-        return self.u8(key)
+        return self.u8(self._index(key))
 
     def __setitem__(self, key: int | slice, value: int | bytes | bytearray | memoryview) -> None:
         if not isinstance(key, slice):
-            if not isinstance(value, int):
-                raise UsageError("one byte of memory is assigned an int; use a slice for more")
-            self.write(key, bytes((value,)))
+            if not isinstance(value, int) or not 0 <= value <= 0xFF:
+                raise UsageError(f"one byte of memory is assigned an int from 0 to 255, not {value!r}; use a slice for "
+                                 "more")
+            self.write(self._index(key), bytes((value,)))
             return
-        if isinstance(value, int):
-            raise UsageError("a slice of memory is assigned bytes, not an int")
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise UsageError(f"a slice of memory is assigned bytes, not {type(value).__name__}")
         start, stop = self._bounds(key)
         if len(value) != stop - start:
             raise UsageError(f"{len(value)} bytes do not fill the slice of {stop - start} bytes at 0x{start:x}")
         self.write(start, bytes(value))
 
-    @staticmethod
-    def _bounds(key: slice) -> tuple[int, int]:
-        if key.step is not None or key.start is None or key.stop is None or key.stop < key.start:
+    def _bounds(self, key: slice) -> tuple[int, int]:
+        """Where a slice begins and ends. Memory with a length has a beginning and an end to leave out or count from."""
+        size = self._length()
+        start = 0 if key.start is None and size is not None else key.start
+        stop = size if key.stop is None else key.stop
+        if key.step is not None or start is None or stop is None:
             raise UsageError("a slice of memory needs a start, an end behind it, and no step")
-        return int(key.start), int(key.stop)
+        start, stop = self._index(start), self._index(stop)
+        if stop < start:
+            raise UsageError("a slice of memory needs a start, an end behind it, and no step")
+        return start, stop
+
+    def _index(self, address: object) -> int:
+        """A number as an address; one below 0 counts from the end where there is one."""
+        if not isinstance(address, int):
+            raise UsageError(f"an address is an int, not {type(address).__name__}")
+        size = self._length()
+        return int(address) + size if size is not None and -size <= address < 0 else int(address)
+
+    def _length(self) -> int | None:
+        """How many bytes there are, None for a space of addresses with gaps."""
+        return None
 
 
 class PhysicalMemory(ByteAccess):
@@ -155,6 +173,9 @@ class PhysicalMemory(ByteAccess):
         )
 
     def __len__(self) -> int:
+        return self.size
+
+    def _length(self) -> int:
         return self.size
 
     @property

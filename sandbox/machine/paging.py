@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..address import LARGE_PAGE_SIZE, PAGE_SIZE, U64, PhysAddr, VirtAddr, canonical, is_canonical
-from ..errors import TranslationError, UsageError
+from ..errors import GuestMemoryError, TranslationError, UsageError
 from ..x86 import ENTRIES_PER_TABLE, Access, Cr0, Cr4, Efer, PageFaultError, PageTableEntry
 from .memory import ByteAccess, PhysicalMemory
 
@@ -33,6 +33,7 @@ class Level:
 
 
 LEVELS = (Level("PML4", 39, False), Level("PDPT", 30, True), Level("PD", 21, True), Level("PT", 12, True))
+MAPPINGS_TABLES = 1024  # so many tables, and those of the RAM in 4 KiB pages, are read for a list of all mappings
 PHYSICAL_BITS = 40  # what this CPU implements; higher address bits in an entry are reserved
 
 _P, _RW, _US, _PS = (bit.mask for bit in (PageTableEntry.P, PageTableEntry.RW, PageTableEntry.US, PageTableEntry.PS))
@@ -257,9 +258,13 @@ class Paging:
         return False
 
     def mappings(self) -> list[Mapping]:
-        """All that is mapped, by ascending address as the processor counts (low half first), adjacent pages merged."""
+        """All that is mapped, by ascending address as the processor counts (low half first), adjacent pages merged.
+
+        Raises ``GuestMemoryError`` for tables that map one another, and so the same memory without end.
+        """
         merged: list[Mapping] = []
-        for page in self._leaves(PhysAddr(self.controls.cr3 & _ADDRESS), 0, 0, _RW | _US):
+        left = iter(range(MAPPINGS_TABLES + self.memory.size // LARGE_PAGE_SIZE))
+        for page in self._leaves(PhysAddr(self.controls.cr3 & _ADDRESS), 0, 0, _RW | _US, left):
             last = merged[-1] if merged else None
             if last is not None and _continues(last, page):
                 merged[-1] = Mapping(last.start, page.end, last.physical, page.page_size, page.writable,
@@ -268,10 +273,15 @@ class Paging:
                 merged.append(page)
         return merged
 
-    def _leaves(self, table: PhysAddr, depth: int, base: int, rights: int) -> Iterator[Mapping]:
-        """The pages under one table; ``rights`` is what the levels above allow (RW, US) or forbid (NX)."""
+    def _leaves(self, table: PhysAddr, depth: int, base: int, rights: int, left: Iterator[int]) -> Iterator[Mapping]:
+        """The pages under one table; ``rights`` is what the levels above allow (RW, US) or forbid (NX).
+
+        ``left`` has one item for each table that may still be read.
+        """
         if not self.memory.contains(table, PAGE_SIZE):
             return
+        if next(left, None) is None:
+            raise GuestMemoryError(table, f"the page tables under CR3 map one another without end, at {table}")
         level = LEVELS[depth]
         entries = np.frombuffer(self.memory.read(table, PAGE_SIZE), dtype=np.uint64)
         for index in np.flatnonzero(entries & np.uint64(_P)).tolist():
@@ -284,7 +294,7 @@ class Paging:
                 yield Mapping(virtual, virtual + size, PhysAddr(entry & _ADDRESS & ~(size - 1)), size,
                               bool(below & _RW), not below & _NX, bool(below & _US))
             else:
-                yield from self._leaves(PhysAddr(entry & _ADDRESS), depth + 1, start, below)
+                yield from self._leaves(PhysAddr(entry & _ADDRESS), depth + 1, start, below, left)
 
     # --- building --------------------------------------------------------------------------------------------
 

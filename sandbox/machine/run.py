@@ -58,8 +58,12 @@ class Run:
         self.address_of_syscall: int | None = None
         self.reason = ""
         self.error: BaseException | None = None
+        self.undo: Callable[[], None] | None = None  # what takes back the instruction that a hook refuses
+        self.undone = 0  # and how many of the counted starts these are
+        self.between: Callable[[], None] | None = None  # to be called before the next slice
         self.exempt = self.exempt_site = False  # the first instruction of the slice passes breakpoints, sites
         self.handlers: dict[int, list[Callable[[int], None]]] = {}  # by address: our own, then those of others
+        self.followers: dict[int, list[Callable[[int], None]]] = {}  # of others that also hear a replay
         self.callbacks: dict[int, list[Callable[[int], None]]] = {}
         self.learned: set[tuple[int, int]] = set()  # (virtual page, frame) of the code that was looked through
         self.code_pages: set[int] = set()
@@ -147,6 +151,12 @@ class Run:
             self.stop_after(kind)
         else:
             self.stop_before(kind)
+
+    def refuse(self, error: BaseException, undo: Callable[[], None], starts: int) -> None:
+        """An exception in a hook: the present instruction, or one ``starts`` before, is undone at the end of it."""
+        if self.error is None:
+            self.undo, self.undone = undo, starts
+        self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """An exception in a hook: keep the first, stop."""

@@ -50,8 +50,9 @@ class Serial(Device):
 
     @property
     def text(self) -> str:
-        """The output as text, one character for each byte that is not valid UTF-8."""
-        return self.output.decode("utf-8", "replace")
+        """The output as text, one character for each byte that is not valid UTF-8; what is not kept is said first."""
+        text = self.output.decode("utf-8", "replace")
+        return f"[earlier output is not kept: {self.dropped:,} bytes]\n{text}" if self.dropped else text
 
     def feed(self, data: bytes) -> None:
         """Queue bytes that arrive on the line, the next one as soon as the guest has taken the one before."""
