@@ -13,7 +13,13 @@ from sandbox.abi import (
     MAX_ORDER,
     PAGE_SIZE,
     PERCPU_SLOTS,
+    POISON_END,
+    POISON_FREE,
+    POISON_INUSE,
+    SLUB_RED_ACTIVE,
+    SLUB_RED_INACTIVE,
     PageFlag,
+    SlabFlag,
     SlabList,
     free_area,
     kmem_cache,
@@ -21,6 +27,7 @@ from sandbox.abi import (
     magazine,
     page,
     percpu,
+    track,
 )
 from sandbox.kernel import Kernel
 
@@ -62,6 +69,41 @@ def links(memory: Ram, head: int) -> Iterator[int]:
         assert seen < 1_000_000
         previous, at = at, memory.u64(at)
     assert memory.u64(head + 8) == previous
+
+
+def free_pointer(memory: Ram, cache: kmem_cache, at: int) -> int:
+    """What the free object at ``at`` points to: plain, or under the cache's secret and the place's bytes reversed."""
+    place = at + cache.offset
+    stored = memory.u64(place)
+    return stored ^ cache.random ^ int.from_bytes(place.to_bytes(8, "little"), "big") if cache.random else stored
+
+
+def assert_debug_bytes(memory: Ram, cache: kmem_cache, at: int, free: bool) -> None:
+    """Every byte of an object's place that its cache's debug flags give a value (mm/slub.c, check_object)."""
+    flags, size = cache.flags, cache.object_size
+    zone, poison = flags & SlabFlag.SLAB_RED_ZONE, flags & SlabFlag.SLAB_POISON
+    if not (zone or poison):
+        return
+    end = cache.metadata + (8 if cache.offset >= cache.metadata else 0)
+    asked = size
+    if flags & SlabFlag.SLAB_STORE_USER:
+        end += 2 * track.size
+        if flags & SlabFlag.SLAB_KMALLOC:
+            asked = size if free else memory.u32(at + end)
+            end += 4
+    first = at - cache.red_left_pad
+    place = memory.read(first, cache.size_)
+    part = {"left": (first, at), "right": (at + (asked if zone else size), at + cache.metadata),
+            "poison": (at, at + size - 1), "end": (at + size - 1, at + size),
+            "padding": (at + end, first + cache.size_)}
+    wanted = {"right": POISON_INUSE, "padding": POISON_INUSE} if poison else {}
+    if zone:
+        wanted["left"] = wanted["right"] = SLUB_RED_INACTIVE if free else SLUB_RED_ACTIVE
+    if poison and free and not cache.ctor:
+        wanted |= {"poison": POISON_FREE, "end": POISON_END}
+    for name, value in wanted.items():
+        start, stop = part[name]
+        assert set(place[start - first : stop - first]) <= {value}, f"{name} of {cache.name}'s object at {at:#x}"
 
 
 def assert_sound(kernel: Kernel) -> None:
@@ -109,12 +151,15 @@ def assert_sound(kernel: Kernel) -> None:
                     assert view.head == info.address
                 first = BASE + number * PAGE_SIZE + info.colour + cache.red_left_pad
                 objects = [first + index * cache.size_ for index in range(info.objects)]
-                assert objects[-1] + cache.size_ <= BASE + (number + (1 << cache.order)) * PAGE_SIZE
+                end = BASE + (number + (1 << cache.order)) * PAGE_SIZE
+                assert objects[-1] - cache.red_left_pad + cache.size_ <= end
                 free, at = set(), info.freelist
                 while at:
                     assert at in objects and at not in free, f"free list of {cache.name} at {at:#x}"
                     free.add(at)
-                    at = memory.u64(at + cache.offset)
+                    at = free_pointer(memory, cache, at)
+                for at in objects:
+                    assert_debug_bytes(memory, cache, at, at in free)
                 assert info.inuse == len(objects) - len(free)
                 expected = "empty" if info.inuse == 0 else "full" if info.inuse == info.objects else "partial"
                 assert which == expected

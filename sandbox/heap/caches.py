@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..abi import PageFlag, SlabFlag, SlabList, kmem_cache, page, percpu
+from ..abi import DIRECT_MAP, PAGE_SHIFT, PageFlag, SlabFlag, SlabList, kmem_cache, page, percpu
 from ..errors import HeapCorruption
 from ..layout import Field
 from .frames import PageFrames
@@ -57,6 +57,8 @@ class KmemCache:
     free_slab = _Number(kmem_cache.free_slab)
     failed = _Number(kmem_cache.failed)
     exchanges = _Number(kmem_cache.exchanges)
+    reports = _Number(kmem_cache.reports)
+    fixes = _Number(kmem_cache.fixes)
 
     def __init__(self, guest: GuestReader, frames: PageFrames, address: int) -> None:
         self.reader = guest
@@ -172,15 +174,52 @@ class KmemCache:
 
     @property
     def cached(self) -> int:
-        """Objects in magazines, loaded, previous and in the depot."""
-        return sum(len(held.objects) for held in magazines(self.reader, self.struct))
+        """Objects in magazines, loaded, previous and in the depot.
+
+        :class:`HeapCorruption` with the address of the slot that holds no object of this cache, or one that another
+        slot holds too.
+        """
+        return len(self._checked_rounds())
+
+    def _checked_rounds(self) -> dict[int, int]:
+        """Each object in a magazine, and the address of its slot. A frame's ``struct page`` is read once."""
+        base, count = self._frames.mem_map, self._frames.max_pfn
+        slabs: dict[int, range] = {}
+        found: dict[int, int] = {}
+        for held in magazines(self.reader, self.struct):
+            for index, at in enumerate(held.objects):
+                slot, pfn = held.slot(index), (at - DIRECT_MAP) >> PAGE_SHIFT
+                if pfn not in slabs:
+                    slabs[pfn] = self._objects_around(base + pfn * page.size) if 0 <= pfn < count else range(0)
+                if at not in slabs[pfn]:
+                    raise HeapCorruption(slot, f"the slot here of a magazine of {self.name} holds 0x{at:x}, which is "
+                                               "no object of that cache")
+                if at in found:
+                    raise HeapCorruption(slot, f"the object 0x{at:x} of {self.name} is in magazines twice, here and at "
+                                               f"0x{found[at]:x}")
+                found[at] = slot
+        return found
+
+    def _objects_around(self, struct_page: int) -> range:
+        """The addresses of the objects of the slab that a frame belongs to; none where it is no slab of this cache."""
+        frame = page(self.reader, struct_page)
+        if not frame.flags & PageFlag.PG_SLAB or frame.cache != self.address:
+            return range(0)
+        head = int(frame.head)
+        slab = Slab(self.reader, self, head, self._frames.pfn_of_page(head, f"page.head at 0x{struct_page:x}"))
+        first = slab.object_address(0)
+        return range(first, first + slab.count * self.size, max(self.size, 1))
 
     @property
     def inuse(self) -> int:
         """Objects that callers hold: those out of the slabs and in no magazine."""
         out = sum(slab.inuse for slab in self.slabs)
-        cached = self.cached
+        rounds = self._checked_rounds()
+        cached = len(rounds)
         if cached > out:
+            for at in (at for slab in self.slabs for at in slab.freelist if at in rounds):
+                raise HeapCorruption(rounds[at], f"the object 0x{at:x} of {self.name} is in a magazine, and on "
+                                                 "the free list of its slab")
             raise HeapCorruption(self.address, f"{self.name} has {cached} objects in magazines, and only {out} are "
                                                "out of its slabs")
         return out - cached

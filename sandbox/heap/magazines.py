@@ -29,6 +29,10 @@ class Magazine:
     cpu: int
     objects: tuple[int, ...]
 
+    def slot(self, index: int) -> int:
+        """The address of the slot that ``objects[index]`` was read from."""
+        return self.address + _OBJECTS + 8 * index
+
 
 @dataclass(frozen=True)
 class CpuFront:

@@ -72,8 +72,15 @@ class Slab:
 
     @property
     def inuse(self) -> int:
-        """Objects that are out of the slab, those in magazines included (slabinfo's active_objs)."""
-        return int(self.page.inuse)
+        """Objects that are out of the slab, those in magazines included (slabinfo's active_objs).
+
+        :class:`HeapCorruption` with the address of the ``struct page`` when they are more than the slab has.
+        """
+        inuse, count = int(self.page.inuse), self.count
+        if inuse > count:
+            raise HeapCorruption(self.page.address, f"{inuse} objects are out of {self.cache.name}'s slab at "
+                                                    f"0x{self.address:x}, says page.inuse, and it has {count}")
+        return inuse
 
     @property
     def list(self) -> SlabList:

@@ -14,14 +14,20 @@ is not judging: whether counters agree with walks is for the validation to say.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ..abi import DIRECT_MAP, PAGE_SHIFT, PAGE_SIZE, ZERO_SIZE_PTR, PageFlag, kmem_cache, page
+from ..address import check_address
 from ..errors import HeapCorruption, UsageError
+from ..layout import Writable
 from .caches import KmemCache
 from .frames import PageFrames
+from .leaks import Leak, Running, find_leaks
 from .reader import GuestReader, Readable, symbol, walk_list, word
 from .slabs import HeapObject, LargeAllocation, NotHeap, ObjectState, Slab
+from .validate import Violation, validate
 
 __all__ = ["Heap", "HeapObject", "KmemCache", "LargeAllocation", "NotHeap", "ObjectState", "PageFrames", "Slab"]
 
@@ -29,12 +35,37 @@ _MANY_CACHES = 4096
 """More caches than any guest can have: each takes a percpu slot or a cache object of 300 bytes."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """The two parts of a guest that the judges read: less than a kernel, so that the heap keeps none alive."""
+
+    memory: Writable
+    symbols: Mapping[str, int]
+
+
 class Heap:
     """The allocator's state in one guest."""
 
-    def __init__(self, guest: Readable) -> None:
+    def __init__(self, guest: Readable, running: Running | None = None) -> None:
+        self._source = Source(guest.memory, guest.symbols)
+        self._running = running
         self._guest = GuestReader(guest)
         self.pages = PageFrames(self._guest)
+
+    def validate(self, first: bool = False, live: Iterable[int] = ()) -> list[Violation]:
+        """What is wrong with the heap, causes first; empty when nothing is. See :mod:`sandbox.heap.validate`."""
+        return validate(self._source, first, live)
+
+    def leaks(self, holding: Iterable[int] = ()) -> list[Leak]:
+        """Everything that is allocated and that nothing in the guest leads to (:mod:`sandbox.heap.leaks`).
+
+        What a script has allocated with ``kernel.call`` is known to it alone: ``holding`` are the addresses that it
+        still wants. Those that only an old free pointer may lead to are listed too, with ``certain`` False.
+        :class:`UsageError` for bytes without a processor.
+        """
+        if self._running is None:
+            raise UsageError("leaks need a processor's registers: ask the heap of a booted kernel")
+        return find_leaks(self._source, self._running, holding)
 
     @property
     def caches(self) -> tuple[KmemCache, ...]:
@@ -60,8 +91,10 @@ class Heap:
         """What the allocator has at ``address``, interior pointers included, without a search.
 
         An object of a slab, whoever has it; a large allocation; or a :class:`NotHeap`, which is false and says
-        why. :class:`HeapCorruption` when the ``struct page`` there contradicts itself.
+        why. :class:`HeapCorruption` when the ``struct page`` there contradicts itself, :class:`UsageError` for what is
+        no number of 64 bits.
         """
+        check_address(address)
         if address in (0, ZERO_SIZE_PTR):
             return NotHeap(address, "the null pointer" if address == 0 else "ZERO_SIZE_PTR, what kmalloc(0) returns")
         pfn = self.pages.pfn(address)
@@ -78,6 +111,7 @@ class Heap:
 
     def slab_at(self, address: int) -> Slab | None:
         """The slab that an address lies in."""
+        check_address(address)
         pfn = self.pages.pfn(address)
         if pfn is None:
             return None

@@ -31,8 +31,8 @@ from ..abi import (
     page,
     percpu,
 )
-from ..address import U64, PhysAddr, is_canonical
-from ..errors import GuestMemoryError, HeapCorruption, SymbolNotFound, UsageError
+from ..address import PhysAddr, check_address, is_canonical
+from ..errors import GuestMemoryError, HeapCorruption, SymbolNotFound
 from ..guest.symbols import Symbols
 from ..layout import Field, NestedField, Struct
 from ..machine.paging import LEVELS, Paging
@@ -117,8 +117,7 @@ class AddressBook:
     def whatis(self, address: int) -> WhatIs:
         """What lies at ``address``, a number from 0 to 2^64 - 1; a :class:`PhysAddr` is looked up through the direct
         map. :class:`UsageError` for what is no such number."""
-        if isinstance(address, bool) or not isinstance(address, int) or not 0 <= address <= U64:
-            raise UsageError(f"an address is a number from 0 to 2^64 - 1, not {address!r}")
+        check_address(address)
         address = int(address) + (DIRECT_MAP if isinstance(address, PhysAddr) else 0)
         try:
             kind, sentence, found = self._answer(address)
