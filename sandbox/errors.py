@@ -8,6 +8,9 @@
     │   └── ProgramError           a program file that is missing, not text, or has no main: .path
     ├── AssemblyError              .file, .line, .text, .reason, also for a clash of labels
     ├── EngineError                a native library is missing, or behaves as no version we know
+    │   ├── EngineCrashed          the process of an isolated guest died: .signal, .status, .words
+    │   ├── EngineHung             it took too much of the host's time: .seconds
+    │   └── EngineTooLarge         it took too much of the host's memory: .size, .limit
     ├── GuestMemoryError           .address: an access from outside that guest memory cannot answer
     │   ├── TranslationError       a virtual address that no page maps: .explanation
     │   └── PhysicalAddressError   a physical address where no RAM is
@@ -18,6 +21,7 @@
         ├── GuestPanic             the kernel's own judgement: .message
         ├── GuestLimit             the instruction limit was reached: .limit
         ├── GuestStop              the machine stopped in the middle of a call: .stop
+        ├── ShadowError            a wrong access to the heap: .kind, .address, .access, .size, .report
         ├── CalleeSavedError       a callee-saved register came back changed: .register, .before, .after
         └── GuestNeedsRewind       a call after a failed one, before ``kernel.rewind()``
 
@@ -26,8 +30,16 @@ Nothing here imports anything of the project, so every room may raise every erro
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class SandboxError(Exception):
@@ -70,7 +82,47 @@ class AssemblyError(SandboxError):
 
 
 class EngineError(SandboxError):
-    """A native library that is missing, or whose behaviour could not be verified at start-up."""
+    """A native library that is missing, or whose behaviour could not be verified at start-up.
+
+    ``console`` and ``events`` are what an isolated guest had printed and its trace had recorded until then.
+    """
+
+    console: str = ""
+    events: tuple[Mapping[str, object], ...] = ()
+
+
+class EngineCrashed(EngineError):
+    """The child process that an isolated guest ran in is dead; this process is not.
+
+    ``signal`` is the number of the signal that ended it, None when it left by itself with ``status``; ``words`` is
+    what it last wrote to standard error, an assertion of the engine perhaps.
+    """
+
+    def __init__(self, status: int | None, words: str = "") -> None:
+        self.signal = -status if status is not None and status < 0 else None
+        self.status = status
+        self.words = words
+        how = f"was ended by {_signal_name(self.signal)}" if self.signal else f"left with status {status}"
+        last = words.strip().splitlines()[-1:] or [""]
+        super().__init__(f"the emulator broke down: the guest's process {how}{': ' if last[0] else ''}{last[0]}")
+
+
+class EngineHung(EngineError):
+    """An isolated guest took more than ``seconds`` of the host's time, and was ended."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"the guest's process took more than {seconds:g} seconds and was ended: the emulator hangs, "
+                         "or the instruction limit is too high for this host")
+
+
+class EngineTooLarge(EngineError):
+    """The process of an isolated guest grew to ``size`` bytes, more than its ``limit``, and was ended."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"the guest's process grew to {size >> 20} MiB and was ended: it may have {limit >> 20} MiB")
 
 
 class GuestMemoryError(SandboxError):
@@ -187,6 +239,39 @@ class GuestStop(GuestError):
     def __init__(self, message: str, *, stop: object, registers: Mapping[str, int] | None = None,
                  backtrace: Sequence[str] = (), instruction: int = 0) -> None:
         self.stop = stop
+        super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
+
+
+class ShadowError(GuestError):
+    """A wrong use of the heap, caught at its instruction; the machine stands before it.
+
+    ``kind`` is ``use-after-free``, ``out-of-bounds``, ``uninitialized-read``, ``double-free``, ``invalid-free``,
+    ``wrong-cache`` or ``metadata-write``; ``address`` the first wrong byte, or the pointer that was freed; ``access``
+    ``read``, ``write`` or ``free``; ``size`` the bytes of the access; ``distance`` how far the byte lies behind the
+    end of the object (0 is right behind it) or, negative, before its start, None where it is neither; ``report`` the
+    whole story in sections.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        address: int,
+        access: str,
+        size: int,
+        distance: int | None = None,
+        report: str = "",
+        registers: Mapping[str, int] | None = None,
+        backtrace: Sequence[str] = (),
+        instruction: int = 0,
+    ) -> None:
+        self.kind = kind
+        self.address = address
+        self.access = access
+        self.size = size
+        self.distance = distance
+        self.report = report
         super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
 
 

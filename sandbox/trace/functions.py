@@ -72,6 +72,6 @@ TRACED = (
 
 ALLOCATOR_FILES = frozenset((
     "page_alloc.asm", "slab_layout.asm", "slab.asm", "magazine.asm", "slowpath.asm", "fastpath.asm", "bulk.asm",
-    "kmalloc.asm", "kmem_cache.asm",
+    "kmalloc.asm", "krealloc.asm", "kmem_cache.asm", "slab_debug.asm",
 ))
 """The kernel's files whose ``ret`` instructions end the traced functions."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..errors import SymbolNotFound, UsageError
 from ..guest.symbols import Symbols
-from ..machine.cpu import Hook
+from ..machine.hooks import Hook
 from ..machine.machine import Machine
 from ..toolchain.disassembler import Disassembler
 from .builder import Names
@@ -153,15 +153,18 @@ class Tracer:
                 found += disassembler.rets(image, *inside)
         return tuple(sorted(set(found)))
 
+    def ram(self) -> Ram:
+        """The guest's RAM, for hooks."""
+        return Ram(self.guest.machine.memory.array().data, self._physical("mem_map"), self._physical("max_pfn"))
+
+    def _physical(self, name: str) -> int:
+        if name not in self.guest.symbols:
+            raise SymbolNotFound(name)
+        return int(self.guest.machine.paging.translate(self.guest.symbols[name]))
+
     def recorder(self) -> Recorder:
         """A recorder that nothing calls yet."""
-        machine, symbols = self.guest.machine, self.guest.symbols
-        physical = {}
-        for name in ("mem_map", "max_pfn", "boot_cpu"):
-            if name not in symbols:
-                raise SymbolNotFound(name)
-            physical[name] = int(machine.paging.translate(symbols[name]))
-        ram = Ram(machine.memory.array().data, physical["mem_map"], physical["max_pfn"])
+        machine, ram, cpu_data = self.guest.machine, self.ram(), self._physical("boot_cpu")
         itself = weakref.ref(machine)                # the hooks belong to the machine: they must not keep it alive
 
         def clock() -> int:
@@ -169,7 +172,7 @@ class Tracer:
             return 0 if alive is None else alive.instructions
 
         reader = machine.cpu.register_reader
-        return Recorder(self.functions, ram, reader(AT_ENTRY), reader(AT_EXIT), clock, physical["boot_cpu"])
+        return Recorder(self.functions, ram, reader(AT_ENTRY), reader(AT_EXIT), clock, cpu_data)
 
     def attach(self, recorder: Recorder) -> list[Hook]:
         """Hook a recorder to the guest."""
