@@ -21,7 +21,10 @@ from .address import PhysAddr, VirtAddr
 from .errors import (
     AssemblyError,
     CalleeSavedError,
+    EngineCrashed,
     EngineError,
+    EngineHung,
+    EngineTooLarge,
     ExportError,
     GuestError,
     GuestFault,
@@ -34,18 +37,21 @@ from .errors import (
     PhysicalAddressError,
     ProgramError,
     SandboxError,
+    ShadowError,
     SymbolNotFound,
     TranslationError,
     UsageError,
 )
 
 if TYPE_CHECKING:
+    from .isolated import IsolatedResult, run_isolated
     from .kernel import Kernel, boot
     from .slab_allocator import Slab, SlabAllocator, SlabBlock
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "run_isolated": "isolated", "IsolatedResult": "isolated",
     "boot": "kernel", "Kernel": "kernel",
     "SlabAllocator": "slab_allocator", "Slab": "slab_allocator", "SlabBlock": "slab_allocator",
 }
@@ -53,7 +59,10 @@ _HOMES = {
 __all__ = [
     "AssemblyError",
     "CalleeSavedError",
+    "EngineCrashed",
     "EngineError",
+    "EngineHung",
+    "EngineTooLarge",
     "ExportError",
     "GuestError",
     "GuestFault",
@@ -63,11 +72,13 @@ __all__ = [
     "GuestPanic",
     "GuestStop",
     "HeapCorruption",
+    "IsolatedResult",
     "Kernel",
     "PhysAddr",
     "PhysicalAddressError",
     "ProgramError",
     "SandboxError",
+    "ShadowError",
     "Slab",
     "SlabAllocator",
     "SlabBlock",
@@ -76,6 +87,7 @@ __all__ = [
     "UsageError",
     "VirtAddr",
     "boot",
+    "run_isolated",
 ]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from .errors import UsageError
+
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 LARGE_PAGE_SHIFT = 21
@@ -40,6 +42,12 @@ class PhysAddr(_AddressBase):
 
 class VirtAddr(_AddressBase):
     """A virtual (linear) address: what registers hold and what Unicorn's code hooks report."""
+
+
+def check_address(address: object) -> None:
+    """Refuse what is no number of 64 bits with :class:`UsageError`."""
+    if isinstance(address, bool) or not isinstance(address, int) or not 0 <= address <= U64:
+        raise UsageError(f"an address is a number from 0 to 2^64 - 1, not {address!r}")
 
 
 def page_down(address: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .abi import EMPTY_SLAB_LIMIT
@@ -13,13 +14,18 @@ from .guest.boot import load
 from .guest.guest import Guest, Snapshot
 from .guest.options import BootOptions
 from .guest.symbols import Symbols
+from .heap.leaks import Allocation, Running
 from .heap.views import Heap
 from .heap.whatis import AddressBook, WhatIs
-from .machine.machine import Machine
+from .machine.machine import CONSOLE_BYTES, Machine
 from .toolchain import packaged
 from .toolchain.image import Image
 from .toolchain.source import Source
 from .trace.events import Event
+from .trace.functions import Kind
+from .trace.ledger import changes
+from .trace.shadow import Shadow
+from .trace.shadow_options import ShadowOptions, shadow_options
 from .trace.tracer import LiveTrace, Tracer
 
 
@@ -34,13 +40,18 @@ class Kernel(Guest):
     does not do it again.
     """
 
-    def __init__(self, machine: Machine, image: Image, program: Image | None, options: BootOptions) -> None:
+    def __init__(self, machine: Machine, image: Image, program: Image | None, options: BootOptions,
+                 shadow: ShadowOptions | None = None) -> None:
         super().__init__(machine, image, program)
         self.options = options
-        self.heap = Heap(self)
+        self._traces: list[weakref.ref[LiveTrace]] = []
+        self.heap = Heap(self, Running(self.registers, machine.paging, self.symbols,
+                                       partial(_allocations, self._traces)))
         self._addresses = AddressBook(self, self.heap, self.symbols, machine.paging)
         self._tracer = Tracer(_Traceable(machine, self.symbols))
-        self._traces: list[weakref.ref[LiveTrace]] = []
+        self.shadow = None if shadow is None else Shadow(machine, self.symbols, self._tracer, shadow)
+        if self.shadow is not None:
+            self._history.mark()                 # no way back leads to before it
 
     def trace(self, on_event: Callable[[Event], None] | None = None) -> LiveTrace:
         """Record what the allocator does, until ``stop()`` or the end of a ``with`` block::
@@ -53,7 +64,7 @@ class Kernel(Guest):
         take nothing away from what was.
         """
         trace = self._tracer.trace(on_event)
-        self._traces = [known for known in self._traces if known() is not None] + [weakref.ref(trace)]
+        self._traces[:] = [*(known for known in self._traces if known() is not None), weakref.ref(trace)]
         return trace
 
     def whatis(self, address: int) -> WhatIs:
@@ -83,6 +94,21 @@ class Kernel(Guest):
         return f"<Kernel with {name}, {len(self.physical) >> 20} MiB, at instruction {self.instructions:,}>"
 
 
+def _allocations(traces: list[weakref.ref[LiveTrace]]) -> dict[int, Allocation]:
+    """For each address the latest allocation that a trace, one that is still there, has recorded."""
+    found: dict[int, Allocation] = {}
+    for known in traces:
+        trace = known()
+        events = [] if trace is None else trace.events()
+        pages = [(event.instruction, event) for event in events if event.kind == Kind.PAGE_ALLOC.value]
+        for instruction, event in [*pages, *changes(events)]:
+            before = found.get(event.address)
+            if event.kind != Kind.FREE.value and not event.failed and \
+                    (before is None or instruction >= (before.instruction or 0)):
+                found[event.address] = Allocation(instruction, event.call_site, event.stack, event.bytes_req)
+    return found
+
+
 @dataclass(frozen=True)
 class _Traceable:
     """What the tracer works on: less than the kernel, so that the two make no cycle that keeps the engine alive."""
@@ -99,9 +125,13 @@ def boot(
     hz: int = 100,
     empty_slab_limit: int = EMPTY_SLAB_LIMIT,
     seed: int = 0,
+    shadow: bool | str = False,
+    quarantine: int = 0,
+    allocator: Mapping[str, str | int] | None = None,
     slab_debug: str = "",
     freelist_hardened: bool = False,
-    freelist_random: bool = False,
+    freelist_random: bool | int = False,
+    console_limit: int = CONSOLE_BYTES,
 ) -> Kernel:
     """Boot the kernel on a fresh machine, up to where it would call ``main``.
 
@@ -109,20 +139,27 @@ def boot(
     break in it); it defines ``main``, which :meth:`Kernel.run` calls. ``ram`` is a number of bytes or a text like
     ``"64M"``. The other options are those of :class:`~sandbox.guest.options.BootOptions`: per-CPU magazines, timer
     ticks a second (0 for none), empty slabs that each cache keeps, a seed for everything random, and Linux's
-    ``slab_debug``, ``freelist_hardened`` and ``freelist_random``.
+    ``slab_debug``, ``freelist_hardened`` and ``freelist_random``. Of the serial text the newest ``console_limit``
+    bytes are kept, and the text then begins with how many are not.
+
+    ``shadow=True`` watches every access to the heap, and stops at the first wrong one with a
+    :class:`~sandbox.errors.ShadowError`; ``shadow="collect"`` keeps them all in ``kernel.shadow.errors`` and goes on.
+    ``quarantine`` is how many freed objects wait before their memory is used again; ``allocator`` names the functions
+    of an allocator that the program brings (:mod:`sandbox.trace.shadow_foreign`).
 
     Raises ``UsageError`` for an option that cannot be, ``ProgramError`` for a file that is missing, is not text or
     has no ``main``, ``AssemblyError`` with file and line for text that does not assemble, and a ``GuestError``, with
     the serial text as its ``console``, when the kernel does not come up.
     """
+    shadowed = shadow_options(shadow, quarantine, allocator)
     chosen = BootOptions(ram, magazines, hz, empty_slab_limit, seed, slab_debug, freelist_hardened, freelist_random)
     image = packaged.kernel_image()
     assembled = None if program is None else assemble_program(program, image)
-    machine = Machine(chosen.ram_size)
+    machine = Machine(chosen.ram_size, console_limit=console_limit)
     try:
         start = load(machine.memory, image, assembled, chosen)
         machine.start_long_mode(cr3=start.cr3, rip=start.rip, rsp=start.rsp, rdi=start.rdi)
-        return Kernel(machine, image, assembled, chosen)
+        return Kernel(machine, image, assembled, chosen, shadowed)
     except BaseException as error:
         console = machine.serial.text
         machine.close()
@@ -151,5 +188,6 @@ def _source(program: str | Path) -> Source:
     except (OSError, ValueError):                # a name that no file can have
         exists = False
     if not exists and isinstance(program, str) and "/" not in program:
-        return Source.read(packaged.example(program))
+        path = packaged.example(program)
+        return Source.read(path, f"{path.parent.name}/{path.name}")
     return Source.read(program)

@@ -90,16 +90,17 @@ class Field:
 
 
 class TextField(Field):
-    """A NUL-terminated string in a fixed number of bytes (``char name[n]``)."""
+    """A NUL-terminated string in a fixed number of bytes (``char name[n]``): UTF-8, as the arguments of calls are;
+    bytes that are none, a character cut in half at the end too, are U+FFFD."""
 
     def __init__(self, length: int, note: str = "") -> None:
         super().__init__(1, note, length)
 
     def decode(self, data: bytes) -> str:
-        return data.split(b"\0", 1)[0].decode("latin-1")
+        return data.split(b"\0", 1)[0].decode("utf-8", "replace")
 
     def encode(self, value: str) -> bytes:
-        return value.encode("latin-1")[: self.count - 1].ljust(self.count, b"\0")
+        return value.encode()[: self.count - 1].ljust(self.count, b"\0")
 
 
 class NestedField(Field):

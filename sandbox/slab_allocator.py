@@ -91,7 +91,9 @@ class Slab:
 class SlabAllocator:
     """``kmalloc`` and ``kfree`` of ``kernel`` under the first names."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel | None = None) -> None:
+        if not isinstance(kernel, Kernel):
+            raise UsageError("an allocator works on a kernel: SlabAllocator.new() boots one")
         self.kernel = kernel
 
     @classmethod
@@ -112,9 +114,14 @@ class SlabAllocator:
     def deallocate(self, pointer: int | None) -> None:
         """Give back what :meth:`allocate` returned; None and ``ZERO_SIZE_PTR`` are accepted.
 
-        A pointer that the allocator can see to be wrong raises :class:`~sandbox.errors.GuestPanic`.
+        A pointer that the allocator can see to be wrong raises :class:`~sandbox.errors.GuestPanic`; then call
+        :meth:`rewind`.
         """
         self.kernel.call("kfree", pointer or 0)
+
+    def rewind(self) -> None:
+        """Go back to before the call that raised: until then the allocator takes no other."""
+        self.kernel.rewind()
 
     def stats(self) -> SlabStats:
         """The allocator in numbers, counted in guest memory now."""

@@ -1,7 +1,8 @@
 """Carrying out what the journal can say: a call, a run, a write, a register, a flush. Once, and once more in a replay.
 
 A call from outside works as a debugger's does: the registers are put aside, the arguments are placed as System V
-says, the return address is ``call_return``, where the machine stops, and afterwards the registers are as they were.
+says, the callee-saved ones hold known values, the return address is ``call_return``, where the machine stops, and
+afterwards the registers are as they were.
 Interrupts stay on, so the guest's clock and its handlers live through a call as through any other code. A program
 that was stopped inside one of the kernel's restartable sections begins it again, as after an interrupt.
 """
@@ -13,21 +14,29 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from ..errors import CalleeSavedError, GuestError, GuestLimit, GuestStop
-from ..machine.machine import Machine, Stop, StopKind
+from ..machine.machine import Machine
+from ..machine.stop import Stop, StopKind
 from ..x86 import GENERAL_REGISTERS
 from .arguments import CallFrame, frame
 from .autopsy import Autopsy
-from .journal import Call, Entry, Flush, Interrupt, Receive, Run, SetRegister, Write
+from .faults import parse
+from .inject import Injector
+from .journal import Call, Entry, Flush, Inject, Interrupt, Receive, Run, SetRegister, Write
 from .memory import TranslatedMemory
 from .symbols import Symbols
 
 GENERAL = struct.Struct("<18Q")
 """The general registers in the order of ``GENERAL_REGISTERS``, then RIP and RFLAGS: as the machine keeps them."""
-RAX, RBX, RSP, RBP, R10 = (GENERAL_REGISTERS.index(name) for name in ("rax", "rbx", "rsp", "rbp", "r10"))
+RAX, RSP, RBP, R10, R12 = (GENERAL_REGISTERS.index(name) for name in ("rax", "rsp", "rbp", "r10", "r12"))
 RIP, RFLAGS = 16, 17
 CALLEE_SAVED = {name: GENERAL_REGISTERS.index(name) for name in ("rbx", "rbp", "r12", "r13", "r14", "r15")}
 """Besides RSP, which comes back 8 higher: the return address is gone."""
 _callee_saved = itemgetter(*CALLEE_SAVED.values())
+CANARIES = {name: 0x5CA1AB1E_00000000 | number for name, number in
+            (("rbx", 1), ("r12", 12), ("r13", 13), ("r14", 14), ("r15", 15))}
+"""What these registers hold at a call, as at the kernel's call of main: a function that sets one to 0 is caught
+too. RBP stays as it is, so that backtraces end where they did."""
+_HIGH = tuple(CANARIES[name] for name in ("r12", "r13", "r14", "r15"))
 BOOT_LIMIT = 1_000_000_000
 """Instructions within which a kernel must be ready: far more than 2 GiB of RAM need."""
 DIRECTION = 1 << 10
@@ -49,6 +58,8 @@ class Actions:
         self.memory = memory
         self.symbols = symbols
         self.autopsy = Autopsy(memory, symbols)
+        self.injector = Injector(machine, symbols)
+        machine.companions.append(self.injector)
         self._call_return = int(symbols["call_return"])
         self._until = (self._call_return,)
         table = memory.read(symbols["critical_sections"],
@@ -70,6 +81,8 @@ class Actions:
             self.machine.interrupt_at(entry.instruction, entry.line)
         elif isinstance(entry, Receive):
             self.machine.serial.feed(entry.data)
+        elif isinstance(entry, Inject):
+            self.injector.arm(tuple(parse(fault) for fault in entry.faults))
         elif isinstance(entry, Flush):
             self.machine.cpu.flush_tlb()
 
@@ -85,17 +98,17 @@ class Actions:
         general = slice(view.layout.general, view.layout.general + GENERAL.size)
         before = GENERAL.unpack(view.block[general])
         rdi, rsi, rdx, rcx, r8, r9 = placed.registers
-        view.block[general] = GENERAL.pack(
-            0, rcx, rdx, before[RBX], placed.rsp, before[RBP], rsi, rdi, r8, r9, *before[R10:RIP],
-            entry.address, before[RFLAGS] & ~DIRECTION)
+        given = (0, rcx, rdx, CANARIES["rbx"], placed.rsp, before[RBP], rsi, rdi, r8, r9, *before[R10:R12], *_HIGH,
+                 entry.address, before[RFLAGS] & ~DIRECTION)
+        view.block[general] = GENERAL.pack(*given)
         self.machine.cpu.push()
         halted, self.machine.halted = self.machine.halted, False
         stop = self.machine.run(limit=entry.limit, until=self._until)
         if stop.kind is not StopKind.BREAKPOINT:
             raise self._error(stop, self.name(entry.address), "return", entry.limit)
         after = GENERAL.unpack(view.block[general])
-        if after[RSP] != placed.rsp + 8 or _callee_saved(after) != _callee_saved(before):
-            raise self._changed(entry, before, placed.rsp + 8)
+        if after[RSP] != placed.rsp + 8 or _callee_saved(after) != _callee_saved(given):
+            raise self._changed(entry, given, placed.rsp + 8)
         view.block[general] = GENERAL.pack(*before[:RIP], self._resume(before[RIP]), before[RFLAGS])
         self.machine.cpu.push()
         self.machine.halted = halted
@@ -115,10 +128,10 @@ class Actions:
         if stop.kind is not StopKind.BREAKPOINT:
             raise self._error(stop, "the kernel", "come up", BOOT_LIMIT)
 
-    def _changed(self, entry: Call, before: tuple[int, ...], rsp: int) -> CalleeSavedError:
+    def _changed(self, entry: Call, given: tuple[int, ...], rsp: int) -> CalleeSavedError:
         """Which register the function did not bring back."""
         registers = self.machine.cpu.registers()
-        expected = {"rsp": rsp} | {name: before[index] for name, index in CALLEE_SAVED.items()}
+        expected = {"rsp": rsp} | {name: given[index] for name, index in CALLEE_SAVED.items()}
         name = next(name for name, value in expected.items() if registers[name] != value)
         return CalleeSavedError(self.name(entry.address), name, expected[name], registers[name],
                                 registers=registers, instruction=self.machine.instructions)
@@ -134,9 +147,9 @@ class Actions:
         if stop.kind in (StopKind.DEBUG_EXIT, StopKind.LIMIT) and self.autopsy.panicked():
             return self.autopsy.panic(instruction)
         registers = self.machine.cpu.registers()
-        frames = self.autopsy.backtrace(registers)
+        frames = self.autopsy.frames_of(stop, registers)
         if stop.kind is StopKind.LIMIT:
             return GuestLimit(f"{who} did not {what} within {limit:,} instructions; it stands at {frames[0]}",
                               limit=limit, registers=registers, backtrace=frames, instruction=instruction)
-        return GuestStop(f"{who} did not {what}: {stop}", stop=stop, registers=registers, backtrace=frames,
-                         instruction=instruction)
+        return GuestStop(f"{who} did not {what}: {self.autopsy.describe(stop)}", stop=stop, registers=registers,
+                         backtrace=frames, instruction=instruction)

@@ -12,6 +12,7 @@ guest: they are copied to the stack of the call, above everything the function w
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..abi import KERNEL_STACK_SIZE
 from ..address import U64
 from ..errors import UsageError
+from .symbols import Prototype
 
 MAX_ARGUMENTS = 64
 MAX_COPIED = KERNEL_STACK_SIZE // 4
@@ -26,6 +28,7 @@ MAX_COPIED = KERNEL_STACK_SIZE // 4
 
 Value: TypeAlias = "int | bytes"
 _WORD = struct.Struct("<Q")
+_INTEGER = re.compile(r"(?:const )?(?:u8|u16|u32|u64|s8|s16|s32|s64|size_t|unsigned|signed|int|long|short|char|bool)\b")
 
 
 class CallFrame(NamedTuple):
@@ -55,6 +58,23 @@ def normalize(arguments: Sequence[Any]) -> tuple[Value, ...]:
         raise UsageError(f"{copied} bytes of arguments: at most {MAX_COPIED} fit on the guest's stack; "
                          "write longer ones to memory of its own, and pass the address")
     return values
+
+
+def check_call(prototype: Prototype, arguments: Sequence[Any]) -> None:
+    """Refuse a call that contradicts the function's prototype: too few or too many arguments, or text and bytes, whose
+    address would be passed, where it wants a number."""
+    if not prototype.accepts(len(arguments)):
+        raise UsageError(f"{prototype.name} takes {prototype.wants}, and {len(arguments)} were given: "
+                         f"{prototype.text}")
+    for position, (parameter, argument) in enumerate(zip(prototype.parameters, arguments, strict=False), 1):
+        if isinstance(argument, (str, bytes, bytearray)) and _is_number(parameter):
+            raise UsageError(f"argument {position} of {prototype.name} is {parameter!r}, a number, and "
+                             f"{type(argument).__name__} was given: {prototype.text}")
+
+
+def _is_number(parameter: str) -> bool:
+    """Whether a C parameter is an integer: of a known type, and neither pointer, nor array, nor function."""
+    return not any(mark in parameter for mark in "*[(") and _INTEGER.match(parameter) is not None
 
 
 def _normalize(position: int, argument: Any) -> Value:

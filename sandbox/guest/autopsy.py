@@ -13,6 +13,7 @@ from itertools import pairwise
 from ..abi import KERNEL_CS, PANIC_VECTOR, panic_record, pt_regs
 from ..errors import GuestFault, GuestMemoryError, GuestPanic
 from ..layout import Writable
+from ..machine.stop import Stop, StopKind
 from ..x86 import REGISTERS
 from .symbols import Location, Symbols
 
@@ -21,6 +22,7 @@ PAGE_FAULT = 14
 DOUBLE_FAULT = 8
 _PUSH_RBP = 0x55
 _RET = 0xC3
+_HLT = 0xF4
 
 
 class Autopsy:
@@ -31,8 +33,11 @@ class Autopsy:
         self.symbols = symbols
 
     def panicked(self) -> bool:
-        """Whether the kernel has given up."""
-        return bool(self._record().active)
+        """Whether the kernel has given up, as far as it can still be read."""
+        try:
+            return bool(self._record().active)
+        except GuestMemoryError:
+            return False
 
     def panic(self, instruction: int) -> GuestPanic | GuestFault:
         """The error for a kernel that has panicked, with the registers at the fault or at the call of ``panic``."""
@@ -57,6 +62,19 @@ class Autopsy:
         innermost = self._locate(registers["rip"], returned)
         callers = self._callers(registers, innermost)
         return (str(innermost), *(str(self._locate(address, self._follows_call(address))) for address in callers))
+
+    def describe(self, stop: Stop) -> str:
+        """A stop and its place in words; of a processor that waits, the place of the ``hlt``, not of what follows."""
+        if self._waits(stop):
+            return f"{stop.kind} at {self.symbols.locate(stop.rip - 1)}"
+        return f"{stop}: {self.symbols.locate(stop.rip)}"
+
+    def frames_of(self, stop: Stop, registers: Mapping[str, int]) -> tuple[str, ...]:
+        """The backtrace of a stop, with that place as the innermost."""
+        return self.backtrace({**registers, "rip": stop.rip - 1} if self._waits(stop) else registers)
+
+    def _waits(self, stop: Stop) -> bool:
+        return stop.kind in (StopKind.HALTED, StopKind.IDLE) and self._u8(stop.rip - 1) == _HLT
 
     def _record(self) -> panic_record:
         return panic_record(self.memory, self.symbols["panic_info"])
@@ -119,7 +137,10 @@ class Autopsy:
         """Whether a ``call`` ends at ``address``; where none does, an interrupt came between two instructions."""
         if not self.symbols.in_text(address) or not self.symbols.in_text(address - 7):
             return False
-        before = self.memory.read(address - 7, 7)
+        try:
+            before = self.memory.read(address - 7, 7)
+        except GuestMemoryError:                 # the text was unmapped
+            return False
         direct = before[2] == 0xE8
         indirect = any(before[7 - size] == 0xFF and before[8 - size] >> 3 & 7 == 2 for size in (2, 3, 6, 7))
         return direct or indirect

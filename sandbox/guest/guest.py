@@ -6,21 +6,24 @@ call raises :class:`~sandbox.errors.GuestNeedsRewind` until :meth:`Guest.rewind`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..abi import EXIT_FAILURE, EXIT_SUCCESS
-from ..address import U64
-from ..errors import GuestError, GuestNeedsRewind, GuestPanic, GuestStop, UsageError
-from ..machine.machine import Machine, Stop, StopKind
-from ..machine.machine import Snapshot as MachineSnapshot
+from ..address import U64, check_address
+from ..errors import GuestError, GuestMemoryError, GuestNeedsRewind, GuestPanic, GuestStop, ShadowError, UsageError
+from ..machine.machine import Machine
+from ..machine.snapshot import Snapshot as MachineSnapshot
+from ..machine.stop import Stop, StopKind
 from ..toolchain.image import Image
 from ..toolchain.source import SourceLine
 from .actions import Actions
-from .arguments import normalize
+from .arguments import check_call, normalize
+from .faults import Fault, Pulse, parse
 from .history import History
-from .journal import Call, Entry, Interrupt, Journal, Receive, Run
+from .inject import Armed
+from .journal import Call, Entry, Inject, Interrupt, Journal, Receive, Run
 from .memory import PhysicalMemory, TranslatedMemory, VirtualMemory
 from .outcome import RunKind, RunResult
 from .registers import Registers
@@ -41,6 +44,10 @@ class Snapshot:
     machine: MachineSnapshot
     entries: tuple[Entry, ...]
     finished: RunResult | None
+    symbols: Symbols
+
+    def __repr__(self) -> str:
+        return f"<Snapshot at instruction {self.machine.instructions:,}, {len(self.machine.ram) >> 20} MiB>"
 
 
 class Guest:
@@ -80,7 +87,7 @@ class Guest:
         self._require_sound()
         if type(limit) is not int or limit <= 0:
             raise UsageError(f"a limit is a positive number of instructions, not {limit!r}")
-        entry = Call(self._function(function, len(arguments)), normalize(arguments), limit)
+        entry = Call(self._function(function, arguments), normalize(arguments), limit)
         placed = self._actions.place(entry)
         try:
             returned = self._actions.call(entry, placed)
@@ -98,12 +105,14 @@ class Guest:
         self._history.add(entry)
         return returned.value
 
-    def _function(self, function: str | int, count: int) -> int:
+    def _function(self, function: str | int, arguments: Sequence[Any]) -> int:
         if isinstance(function, str):
             address = self.symbols[function]
+            if not self.symbols.in_text(address):
+                raise UsageError(f"{function} is data, not a function")
             prototype = self.symbols.prototype(function)
-            if prototype is not None and not prototype.accepts(count):
-                raise UsageError(f"{function} takes {prototype.wants}, and {count} were given: {prototype.text}")
+            if prototype is not None:
+                check_call(prototype, arguments)
             return int(address)
         if isinstance(function, int) and not isinstance(function, bool) and 0 <= function <= U64:
             return int(function)
@@ -129,6 +138,9 @@ class Guest:
             stop = self._run_slices(limit, progress)
             if stop.kind is StopKind.INTERRUPTED:
                 raise KeyboardInterrupt
+        except ShadowError as error:
+            self._fail(error)
+            return RunResult(RunKind.SHADOW, None, self.instructions - start, str(error), error)
         except BaseException:                    # Ctrl-C, or progress, or a hook: what was run was run
             if self.instructions > start:
                 self._history.add(Run(self.instructions - start))
@@ -159,17 +171,28 @@ class Guest:
             sentence = f"instruction limit: after {instructions:,} instructions it stands at {self.symbolize(stop.rip)}"
             return RunResult(RunKind.LIMIT, None, instructions, sentence)
         if stop.kind is not StopKind.DEBUG_EXIT:
-            return RunResult(RunKind.STOP, None, instructions, f"{stop}: {self.symbolize(stop.rip)}")
+            return RunResult(RunKind.STOP, None, instructions, self._actions.autopsy.describe(stop))
         if self._actions.autopsy.panicked():
             error = self._actions.autopsy.panic(self.instructions)
             kind = RunKind.PANIC if isinstance(error, GuestPanic) else RunKind.FAULT
             return RunResult(kind, status, instructions, str(error), error)
-        words = f"(debug exit {stop.status:#x}, QEMU status {status})"
-        if stop.status == EXIT_SUCCESS:
-            return RunResult(RunKind.SUCCESS, status, instructions, f"success: main returned 0 {words}")
-        if stop.status == EXIT_FAILURE:
-            return RunResult(RunKind.FAILURE, status, instructions, f"failure: main did not return 0 {words}")
-        return RunResult(RunKind.STOP, status, instructions, str(stop))
+        if stop.status not in (EXIT_SUCCESS, EXIT_FAILURE):
+            return RunResult(RunKind.STOP, status, instructions, str(stop))
+        kind = RunKind.SUCCESS if stop.status == EXIT_SUCCESS else RunKind.FAILURE
+        returned = self._returned()
+        how = "the program wrote to the debug exit itself" if returned is None else f"main returned {returned}"
+        sentence = f"{kind}: {how} (debug exit {stop.status:#x}, QEMU status {status})"
+        return RunResult(kind, status, instructions, sentence, returned=returned)
+
+    def _returned(self) -> int | None:
+        """What main returned, an ``int`` of C's; None when it has not."""
+        try:
+            if not self.memory.u8(self.symbols["main_returned"]):
+                return None
+            value = self.memory.u32(self.symbols["main_result"])
+        except GuestMemoryError:                 # the kernel's own data were unmapped
+            return None
+        return value - (value >> 31 << 32)
 
     def interrupt_at(self, instruction: int, line: int) -> None:
         """Pulse interrupt line ``line`` (0-15) when the clock is ``instruction``, before the next start."""
@@ -182,6 +205,33 @@ class Guest:
         """Let bytes (or text, as UTF-8) arrive at the guest's serial port, as if typed at its terminal."""
         self._require_sound()
         self._do(Receive(data.encode() if isinstance(data, str) else bytes(data)))
+
+    def inject(self, *faults: str | Fault) -> None:
+        """Let faults happen from now on, as :mod:`sandbox.guest.faults` describes and writes them::
+
+            kernel.inject("pages:3")                     # the third page allocation from now on fails
+            kernel.inject("cache=kmalloc-64:10%,seed=4", "flip=0xffff888000003010.7@200000", "irq=0@150000")
+
+        They add to those that wait. :class:`UsageError` for what is no fault, or lies in the past.
+        """
+        self._require_sound()
+        chosen = [parse(fault, self.symbols) if isinstance(fault, str) else fault for fault in faults]
+        for fault in chosen:
+            if isinstance(fault, Pulse):
+                self.interrupt_at(fault.instruction, fault.line)
+        waiting = tuple(str(fault) for fault in chosen if not isinstance(fault, Pulse))
+        if waiting:
+            self._do(Inject(waiting))
+
+    def stop_injecting(self) -> None:
+        """Call off every fault that was asked for; an interrupt that was stays."""
+        self._require_sound()
+        self._do(Inject(()))
+
+    @property
+    def injected(self) -> tuple[Armed, ...]:
+        """The faults that were asked for, with how many calls each has seen and how often it struck."""
+        return self._actions.injector.armed
 
     def _do(self, entry: Entry) -> None:
         self._actions.perform(entry)
@@ -204,11 +254,22 @@ class Guest:
     def snapshot(self) -> Snapshot:
         """The present state, to come back to with :meth:`restore` any number of times."""
         self._require_sound()
-        return Snapshot(self._history.mark().machine, self.journal.entries(), self._finished)
+        return Snapshot(self._history.mark().machine, self.journal.entries(), self._finished, self.symbols)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go to the state in which ``snapshot`` was taken; a failed one is left behind."""
+        """Go to the state in which ``snapshot`` was taken; a failed one is left behind.
+
+        :class:`UsageError` for what is no snapshot of a guest, and for one of another program, another kernel or
+        another amount of RAM.
+        """
         self._require_stopped()
+        if not isinstance(snapshot, Snapshot):
+            raise UsageError(f"a snapshot is what snapshot() returned, not {type(snapshot).__name__}")
+        if snapshot.symbols.images != self.symbols.images:
+            raise UsageError("this snapshot is of another kernel or another program")
+        if len(snapshot.machine.ram) != len(self.machine.memory):
+            raise UsageError(f"this snapshot has {len(snapshot.machine.ram) >> 20} MiB of RAM, and the machine "
+                             f"{len(self.machine.memory) >> 20} MiB")
         self._history.adopt(snapshot.machine, snapshot.entries)
         self._finished = snapshot.finished
         self._sound()
@@ -250,10 +311,12 @@ class Guest:
 
     def symbolize(self, address: int) -> Location:
         """Which label ``address`` lies at or behind, with its line: ``str()`` is ``kmalloc+0x12 (kmalloc.asm:31)``."""
+        check_address(address)
         return self.symbols.locate(address)
 
     def line(self, address: int) -> SourceLine | None:
         """The source line whose bytes hold ``address``; None for what is not of the kernel or the program."""
+        check_address(address)
         return self.symbols.line(address)
 
     def backtrace(self) -> tuple[str, ...]:
@@ -262,7 +325,7 @@ class Guest:
 
     # -- the end ----------------------------------------------------------------------------------------------
     def close(self) -> None:
-        """Give the emulator back. What the kernel was stays readable; it cannot be called or run any more."""
+        """Give the emulator back. What the kernel was stays readable; calls, runs and writes are refused then."""
         self.machine.close()
 
     def __enter__(self: _Self) -> _Self:

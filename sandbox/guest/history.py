@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import EngineError
 from ..machine.machine import Machine
-from ..machine.machine import Snapshot as MachineSnapshot
+from ..machine.snapshot import Snapshot as MachineSnapshot
 from .actions import Actions
 from .journal import Entry, Flush, Journal
 

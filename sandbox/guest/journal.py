@@ -61,14 +61,20 @@ class Receive(NamedTuple):
     data: bytes
 
 
+class Inject(NamedTuple):
+    """Faults were asked for, as they are written (:mod:`sandbox.guest.faults`); none of them: all were called off."""
+
+    faults: tuple[str, ...]
+
+
 class Flush(NamedTuple):
     """A snapshot was taken. It empties the processor's TLB, which the accessed and dirty bits can show later."""
 
 
-Entry: TypeAlias = Call | Run | Write | SetRegister | Interrupt | Receive | Flush
+Entry: TypeAlias = Call | Run | Write | SetRegister | Interrupt | Receive | Inject | Flush
 KINDS: dict[str, type[Entry]] = {
     "call": Call, "run": Run, "write": Write, "register": SetRegister, "interrupt": Interrupt, "receive": Receive,
-    "flush": Flush,
+    "inject": Inject, "flush": Flush,
 }
 
 

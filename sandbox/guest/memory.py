@@ -52,6 +52,8 @@ class TranslatedMemory(ByteAccess):
     def read(self, address: int, size: int) -> bytes:
         if not isinstance(address, int):
             raise UsageError(f"an address is an int, not {type(address).__name__}")
+        if not isinstance(size, int):
+            _size(size)
         if 0 < size <= PAGE_SIZE - (address & _OFFSET):
             return self._ram.read(self._translate(address), size)
         return b"".join(self._ram.read(physical, length) for physical, length in self._pieces(address, size))
@@ -68,7 +70,10 @@ class TranslatedMemory(ByteAccess):
         self._frames.clear()
 
     def require_stopped(self) -> None:
-        """Refuse a write from inside a hook: the journal has no place for what happens in the middle of a run."""
+        """Refuse a write from inside a hook, for the journal has no place for what happens in the middle of a run, and
+        to a kernel that is closed."""
+        if self._machine.cpu.closed:
+            raise UsageError("this kernel is closed")
         if self._machine.cpu.running:
             raise UsageError("the machine is running: a hook can read, and cannot write")
 
@@ -99,7 +104,7 @@ class VirtualMemory(ByteAccess):
 
     def write(self, address: int, data: bytes) -> None:
         self._memory.require_stopped()
-        self._memory.write(address, data)
+        self._memory.write(address, _bytes(data))
         self._record(Write(int(address), bytes(data), physical=False))
 
     def translate(self, address: int) -> PhysAddr:
@@ -118,12 +123,15 @@ class PhysicalMemory(ByteAccess):
     def __len__(self) -> int:
         return len(self._ram)
 
+    def _length(self) -> int:
+        return len(self._ram)
+
     def read(self, address: int, size: int) -> bytes:
         return self._ram.read(_checked(address), _size(size))
 
     def write(self, address: int, data: bytes) -> None:
         self._memory.require_stopped()
-        self._ram.write(_checked(address), data)
+        self._ram.write(_checked(address), _bytes(data))
         self._memory.forget()
         self._record(Write(int(address), bytes(data), physical=True))
 
@@ -134,6 +142,12 @@ def _checked(address: int) -> int:
     if not 0 <= address <= U64:
         raise UsageError(f"{address:#x} is no 64-bit address")
     return address
+
+
+def _bytes(data: bytes) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise UsageError(f"memory is written bytes, not {type(data).__name__}")
+    return bytes(data)
 
 
 def _size(size: int) -> int:

@@ -15,6 +15,7 @@ class RunKind(str, Enum):
     FAILURE = "failure"
     PANIC = "panic"
     FAULT = "fault"
+    SHADOW = "shadow"
     LIMIT = "limit"
     STOP = "stop"
 
@@ -27,10 +28,11 @@ class RunResult:
     """The end of a run; its text is one sentence.
 
     ``kind``
-        ``success`` (main returned 0), ``failure`` (main returned anything else), ``panic`` (the kernel's own
-        judgement), ``fault`` (an exception that nobody handled), ``limit`` (the instructions that were given are used
-        up: ``run`` can go on), ``stop`` (anything else: a debug exit of the program's own, a halt for ever, a
-        triple fault).
+        ``success`` and ``failure`` (what the kernel reports when main returned 0, and anything else; a program may
+        report it itself, and ``returned`` is None then), ``panic`` (the kernel's own judgement), ``fault`` (an
+        exception that nobody handled), ``shadow`` (the shadow caught a wrong access, and the machine stands before
+        it), ``limit`` (the instructions that were given are used up: ``run`` can go on), ``stop`` (anything else:
+        another debug exit of the program's own, a halt for ever, a triple fault).
     ``status``
         What QEMU's exit status would be: 33 for success, 35 for failure, 37 after a panic, None without a debug exit.
     ``instructions``
@@ -38,6 +40,8 @@ class RunResult:
     ``error``
         The :class:`~sandbox.errors.GuestPanic` or :class:`~sandbox.errors.GuestFault` with registers and backtrace,
         or None. After one, ``kernel.rewind()`` restores the state before the run.
+    ``returned``
+        What main returned, a signed 32-bit number; None when it has not: a program may write to the debug exit itself.
     """
 
     kind: RunKind
@@ -45,10 +49,11 @@ class RunResult:
     instructions: int
     sentence: str
     error: GuestError | None = None
+    returned: int | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether main returned 0."""
+        """Whether the guest reported success: main returned 0, or the program said so itself."""
         return self.kind is RunKind.SUCCESS
 
     def __str__(self) -> str:

@@ -61,7 +61,7 @@ class Source:
         if len(data) > MAX_SOURCE_BYTES:
             raise ProgramError(path, f"larger than {MAX_SOURCE_BYTES >> 20} MiB")
         try:
-            text = data.decode("utf-8")
+            text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:

@@ -15,9 +15,10 @@ from sandbox.errors import ProgramError, SymbolNotFound, TranslationError, Usage
 from sandbox.guest.boot import STACK_SIZES, Loaded, load
 from sandbox.guest.loader_page import loader_page
 from sandbox.guest.options import BootOptions, format_size, parse_size
-from sandbox.machine.machine import Machine, StopKind
+from sandbox.machine.machine import Machine
 from sandbox.machine.memory import PhysicalMemory
 from sandbox.machine.paging import Paging, PagingControls
+from sandbox.machine.stop import StopKind
 from sandbox.toolchain.image import Image, Section
 from sandbox.x86 import GENERAL_REGISTERS
 
@@ -80,15 +81,18 @@ def test_a_formatted_size_reads_back_as_itself(size: int) -> None:
     ({"ram": -5}, "-5 of RAM is too small: the minimum is 4M"),
     ({"ram": "4G"}, "4G of RAM is too much: the maximum is 2G"),
     ({"ram": (16 << 20) + 1}, "16777217 bytes of RAM: it must be a multiple of 4096"),
-    ({"hz": -1}, "hz is a number from 19 to 596591 or 0 for no ticks, not -1"),
-    ({"hz": 18}, "hz is a number from 19 to 596591 or 0 for no ticks, not 18"),
-    ({"hz": "100"}, "hz is a number from 19 to 596591 or 0 for no ticks, not '100'"),
+    ({"hz": -1}, "hz is a number from 19 to 10000 or 0 for no ticks, not -1"),
+    ({"hz": 18}, "hz is a number from 19 to 10000 or 0 for no ticks, not 18"),
+    ({"hz": "100"}, "hz is a number from 19 to 10000 or 0 for no ticks, not '100'"),
     ({"magazines": 1}, "magazines is True or False, not 1"),
-    ({"freelist_random": "yes"}, "freelist_random is True or False, not 'yes'"),
+    ({"freelist_random": "yes"},
+     "freelist_random is a number from 0 to 18446744073709551615, a seed, or True or False, not 'yes'"),
     ({"seed": 1 << 64}, "seed is a number from 0 to 18446744073709551615, not 18446744073709551616"),
     ({"empty_slab_limit": -1}, "empty_slab_limit is a number from 0 to 4294967295, not -1"),
     ({"slab_debug": "FZ,kmalloc-*;Q"},
-     "slab_debug: 'Q' is not understood: letters of FZPUTAO, or -, then ,cache names"),
+     "slab_debug: 'Q' is no letter of it: they are F Z P U T A O and -"),
+    ({"slab_debug": "FZ,,x"}, "slab_debug: a cache's name is missing in 'FZ,,x'"),
+    ({"slab_debug": "FZ,a*b"}, "slab_debug: 'a*b' is no name of a cache, nor the beginning of one and a *"),
     ({"slab_debug": "P," + "x" * 126}, "slab_debug has 128 characters: at most 127 fit"),
     ({"slab_debug": 5}, "slab_debug is a text, not 5"),
 ])
@@ -203,7 +207,7 @@ def test_boot_info_says_what_was_chosen_and_where_things_are() -> None:
         "ist_top": tuple(STACKS_BASE + slot * STACK_SLOT for slot in (2, 3, 4)),
         "flags": int(abi.BootFlag.BOOT_NO_MAGAZINES), "hz": 250, "empty_slab_limit": 7,
         "seed": 0xDEAD_BEEF_0000_0001, "freelist_hardened": 1, "freelist_random": 1, "regions": 3, "map": None,
-        "slab_debug": "FZ,kmalloc-64"}
+        "slab_debug": "FZ,kmalloc-64", "freelist_seed": 0xDEAD_BEEF_0000_0001}
     rows = [(row.base, row.base + row.length, row.type) for row in info.map[: info.regions]]
     assert rows == [(0, abi.HOLE_START, 1), (abi.HOLE_START, abi.HOLE_END, 2), (abi.HOLE_END, 16 << 20, 1)]
     assert booted.loaded.rip == KERNEL.symbols["_start"]
