@@ -50,3 +50,15 @@ def kernel(booted: tuple[Kernel, Snapshot]) -> Kernel:
         kernel.rewind()
     kernel.restore(snapshot)
     return kernel
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the soaks in full, which takes many minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        skip = pytest.mark.skip(reason="a soak: --soak runs it; the suite has its bounded form")
+        for item in items:
+            if "soak" in item.keywords:
+                item.add_marker(skip)
