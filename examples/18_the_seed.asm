@@ -1,5 +1,11 @@
 # The seed: the allocator that this project grew from, and what was wrong with it.
 #
+#   sandbox run 18 --shadow --collect --no-trace \
+#       --allocator allocate=seed_allocate,deallocate=seed_deallocate,init=seed_new,refused=0
+#
+# The shadow knows the names of its functions, and nothing else of it. It catches the write that lands in the table,
+# and counts the chunks that could not be given back.
+#
 # One array of 4096 bytes holds three pools of 21 chunks each; the tables that say where each chunk is and whether it
 # is free lie right behind the array:
 #

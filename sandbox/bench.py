@@ -8,7 +8,10 @@ row is the same on every host. Each benchmark is a function that yields rows; th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +25,9 @@ OBJECT_SIZE = 64
 TIMED_PAIRS = 5_000
 REPEATS = 3
 RESTORES = 10
+ROUNDS = 1_000
+SEED = 1
+_PAIR = f"kmalloc({OBJECT_SIZE}) pair"
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,48 @@ def starting() -> Iterator[Row]:
                   exact=False)
 
 
-BENCHMARKS: tuple[Benchmark, ...] = (pairs, tracing, starting)
+GUARDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((f"slab_debug={letters}", {"slab_debug": letters}) for letters in ("F", "Z", "P", "U", "FZPU")),
+    ("freelist_hardened", {"freelist_hardened": True}),
+    ("freelist_random", {"freelist_random": 1}),
+    ("no magazines", {"magazines": False}),
+    ("freelist_hardened, no magazines", {"freelist_hardened": True, "magazines": False}),
+    ("shadow", {"shadow": True}),
+    ("shadow, quarantine=100", {"shadow": True, "quarantine": 100}),
+)
+"""What may watch over the heap: the name of a row, and the options of the boot."""
+
+
+def flags() -> Iterator[Row]:
+    """What each choice that the kernel itself knows costs in instructions, against the same pair without it."""
+    plain = _kmalloc_pair()
+    for name, options in GUARDS:
+        if "shadow" not in options:
+            yield Row(f"{_PAIR} with {name}", _kmalloc_pair(**options) / plain, "times", exact=True)
+
+
+def _kmalloc_pair(**options: Any) -> float:
+    """Instructions of one kmalloc and its kfree, one after the other."""
+    with _booted(**options) as kernel:
+        return _instructions(kernel, "bench_ping_pong", "kmalloc", "kfree", OBJECT_SIZE, BATCH) / BATCH
+
+
+def guarding() -> Iterator[Row]:
+    """What each guard of the heap costs: the same rounds of two allocations and two frees, with it and without. All
+    take turns, so that a host that slows down slows them all."""
+    best = dict.fromkeys(("", *(name for name, _ in GUARDS)), inf)
+    with ExitStack() as stack:
+        program = PROGRAM.with_name("two_and_two.asm")
+        kernels = {name: stack.enter_context(boot(program, hz=0, **options)) for name, options in (("", {}), *GUARDS)}
+        for _ in range(2 * REPEATS):
+            for name, kernel in kernels.items():
+                best[name] = min(best[name], _timed(partial(kernel.call, "bench_two_and_two", SEED, ROUNDS)))
+    yield Row("two allocs, filled and read, two frees", best[""] / ROUNDS * 1e6, "us", exact=False)
+    for name, _ in GUARDS:
+        yield Row(f"the same with {name}", best[name] / best[""], "times", exact=False)
+
+
+BENCHMARKS: tuple[Benchmark, ...] = (pairs, flags, tracing, guarding, starting)
 
 
 def _booted(**options: Any) -> Kernel:

@@ -1,7 +1,8 @@
 """The command line: arguments in, text and an exit status out.
 
 The status is 0 when the guest reports success, 1 when it reports failure, 2 for bad usage, 3 after a panic, a fault,
-a limit or any other stop, 130 after Ctrl-C. An error is one sentence on standard error.
+an error of the shadow, a limit or any other stop, or when the heap is too corrupt to be shown, 130 after Ctrl-C,
+141 (128 + SIGPIPE) when nobody reads the output any more. An error is one sentence on standard error.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from collections.abc import Sequence
 import click
 
 from .. import __version__
-from ..errors import GuestError, SandboxError
+from ..errors import GuestError, HeapCorruption, SandboxError
 from .commands import bench, disasm, export, memory_map, new, slabs
 from .run import INTERRUPTED, STOPPED, run
 from .terminal import Terminal
 
-BAD_USAGE, BROKEN_PIPE, INTERNAL = 2, 1, 70
+BAD_USAGE, BROKEN_PIPE, INTERNAL = 2, 141, 70
+OPTION_NAMES = {"hz": "--hz", "empty_slab_limit": "--empty-slabs", "slab_debug": "--slab-debug",
+                "freelist_random": "--freelist-random", "quarantine": "--quarantine"}
+"""What an option of :func:`sandbox.boot` is called here: errors of that begin with its name."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,11 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else list(arguments)
         with sandbox.make_context("sandbox", given, obj=terminal) as context:
             status = sandbox.invoke(context)
-        sys.stdout.flush()
+        terminal.out.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(terminal)
         return BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         terminal.error("interrupted")
@@ -66,10 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.error(f"{error.format_message().rstrip('.').replace(chr(10), ' ')}{hint}")
         return BAD_USAGE
     except SandboxError as error:
-        terminal.error(str(error).strip())
-        return STOPPED if isinstance(error, GuestError) else BAD_USAGE
+        terminal.error(_with_option_name(str(error).strip()))
+        return STOPPED if isinstance(error, (GuestError, HeapCorruption)) else BAD_USAGE
     except OSError as error:
-        terminal.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if not error.filename:                   # every other file of ours has a name
+            _silence(terminal)
+        terminal.error(f"{error.filename or 'standard output'}: {error.strerror or error}")
         return BAD_USAGE
     except Exception as error:
         if os.environ.get("SANDBOX_TRACEBACK"):
@@ -77,3 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.error(f"the sandbox itself has a defect, {type(error).__name__}: {error} "
                        "(SANDBOX_TRACEBACK=1 shows where)")
         return INTERNAL
+
+
+def _with_option_name(sentence: str) -> str:
+    """The same, where it begins with the name of an option in Python, with the one that was typed."""
+    first, blank, rest = sentence.partition(" ")
+    name = first.rstrip(":")
+    return f"{OPTION_NAMES.get(name, name)}{first[len(name):]}{blank}{rest}"
+
+
+def _silence(terminal: Terminal) -> None:
+    """Standard output cannot be written: let what is still buffered go nowhere, at the interpreter's end too."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.out.fileno())

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..abi import boot_info
+from ..errors import HeapCorruption, UsageError
 from ..guest.export import export as export_image
 from ..guest.export import qemu_command
 from ..guest.options import BootOptions
@@ -40,9 +41,15 @@ def slabs(terminal: Terminal, /, program: str | Path | None, limit: int, proc: b
             result = kernel.run(limit, progress=terminal.progress)
             status = STATUS.get(result.kind, STOPPED)
             terminal.note(result.sentence)
-        lines = [slabinfo(kernel.heap)] if proc else [*slab_table(kernel.heap), "", page_summary(kernel.heap)]
-        for line in lines:
-            terminal.line(line.rstrip("\n"))
+        try:
+            for line in [slabinfo(kernel.heap)] if proc else slab_table(kernel.heap):
+                terminal.line(line.rstrip("\n"))
+        except HeapCorruption as error:          # behind the rows of the caches that are sound
+            terminal.error(f"the heap is corrupt: {error}")
+            status = STOPPED
+        if not proc:
+            terminal.line()
+            terminal.line(page_summary(kernel.heap).rstrip("\n"))
     return status
 
 
@@ -66,7 +73,10 @@ def disasm(terminal: Terminal, /, symbol: str, program: str | Path | None) -> No
     """A function of the kernel, or of PROGRAM: its source beside its bytes."""
     kernel = kernel_image()
     images = (kernel,) if program is None else (kernel, assemble_program(program, kernel))
-    for line in disassembly(Symbols(*images), symbol):
+    symbols = Symbols(*images)
+    if symbol == "main" and symbol not in symbols:
+        raise UsageError("the kernel has no main: sandbox disasm main PROGRAM shows a program's")
+    for line in disassembly(symbols, symbol):
         terminal.line(line, "source")
 
 
@@ -81,6 +91,8 @@ def new(terminal: Terminal, /, file: Path) -> None:
             out.write(text)
     except FileExistsError:
         raise click.ClickException(f"{file} exists, and is left as it is") from None
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
     terminal.line(f"wrote {file}: now  sandbox run {shlex.quote(str(file))}", "report")
 
 
@@ -94,7 +106,11 @@ def export(terminal: Terminal, /, program: str | Path, output: Path, **machine: 
     """Write the kernel with PROGRAM as a multiboot image, and print the command that boots it in QEMU."""
     options = BootOptions(**boot_options(**machine))
     kernel = kernel_image()
-    output.write_bytes(export_image(kernel, assemble_program(program, kernel), options))
+    image = export_image(kernel, assemble_program(program, kernel), options)
+    try:
+        output.write_bytes(image)
+    except OSError as error:
+        raise click.ClickException(f"{output}: {error.strerror}") from None
     terminal.line(shlex.join(qemu_command(output, options)))
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 from rich.color import ColorSystem
@@ -53,8 +54,8 @@ class Terminal:
     neither NO_COLOR nor TERM=dumb asks for none."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self.out = out or sys.stdout
-        self.err = err or sys.stderr
+        self.out = out or sys.stdout or _nowhere()
+        self.err = err or sys.stderr or _nowhere()
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.is_terminal = self.out.isatty()
         self.colour = self.is_terminal and not plain
@@ -110,6 +111,11 @@ class Terminal:
             self._progress_shown = False
             self.err.write("\r\x1b[K")
             self.err.flush()
+
+
+def _nowhere() -> TextIO:
+    """Where output goes when the shell has closed the stream (``>&-``), and Python has None for it."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _styled(text: str, style: str) -> str:

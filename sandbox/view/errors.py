@@ -29,13 +29,26 @@ def report(error: GuestError, symbols: Symbols, explanations: Sequence[str] = ()
 
 
 def backtrace(frames: Sequence[str], symbols: Symbols) -> Iterator[str]:
-    """Each frame (``function+0x12 (file:line)``), and below it the line of source where it stands."""
+    """Each frame (``function+0x12 (file:line)``), and below it the line of source where it stands. Of frames that
+    repeat, as a recursion's do, the first is shown and the others are counted."""
     for depth, frame in enumerate(frames):
+        if depth and frame == frames[depth - 1]:
+            if depth + 1 == len(frames) or frames[depth + 1] != frame:
+                yield f"          ... {_repeats(frames, depth)} more like this"
+            continue
         yield f"  {depth:>2}  {frame}"
         found = _FRAME.fullmatch(frame)
         source = source_line(symbols, found["file"], int(found["line"])) if found else ""
         if source:
             yield f"          {source}"
+
+
+def _repeats(frames: Sequence[str], last: int) -> int:
+    """How many frames up to ``last`` are the same as the one before them."""
+    first = last
+    while first and frames[first - 1] == frames[last]:
+        first -= 1
+    return last - first
 
 
 def source_line(symbols: Symbols, file: str, number: int) -> str:

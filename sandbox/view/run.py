@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..abi import PageFlag
-from ..errors import GuestFault, GuestMemoryError, HeapCorruption
+from ..errors import GuestFault, GuestMemoryError, HeapCorruption, ShadowError
 from ..guest.outcome import RunKind, RunResult
 from ..heap.slabs import HeapObject, ObjectState
 from ..heap.views import Heap
@@ -15,6 +15,7 @@ from ..trace.events import Event
 from .errors import backtrace, report
 from .live import where
 from .slabs import CELLS, LEGEND, cells
+from .suspicion import injected, judgement, leaks, shadow, shadow_report
 
 CELLS_ON_A_LINE = 48
 SLABS_SHOWN = 24
@@ -45,17 +46,23 @@ def summary(kernel: Kernel, result: RunResult, before: Before, events: Iterable[
     """The whole end of a run, in lines. ``events`` are all of its trace, none without one; ``program`` is how the
     user calls it, ``following`` the example that comes next. What a damaged heap does not let us read is said, and
     the rest still told."""
-    events = list(events)
+    events, file = list(events), program_file(kernel)
     sections: tuple[Callable[[], Iterator[str]], ...] = (
         lambda: slabs(kernel.heap, before, events), lambda: ending(kernel, result),
-        lambda: still_in_use(kernel.heap, before, events, program_file(kernel)),
+        lambda: shadow(kernel, result, file), lambda: injected(kernel),
+        lambda: still_in_use(kernel.heap, before, events, file),
+        lambda: leaks(kernel, result, events, file), lambda: judgement(kernel, result, events, before.held),
         lambda: what_next(kernel, result, program, following))
+    told = ""
     for section in sections:
         try:
             lines = list(section())
-        except (HeapCorruption, GuestMemoryError) as error:
-            lines = [f"guest memory cannot be read here: {error}"]
+        except HeapCorruption as error:
+            lines = [f"the heap is corrupt: {error}"] if str(error) not in told else []
+        except GuestMemoryError as error:
+            lines = [f"guest memory cannot be read here: {error}"] if str(error) not in told else []
         if lines:
+            told += "\n".join(lines)
             yield ""
             yield from lines
 
@@ -72,15 +79,21 @@ def slabs(heap: Heap, before: Before, events: Iterable[Event] = ()) -> Iterator[
     mentioned = {event.slab: event.cache or "" for event in events if event.slab}
     shown = 0
     present: set[int] = set()
+    corrupt: set[str] = set()
     for cache in heap.caches:
-        rows = [(slab, "".join(cells(slab))) for slab in cache.slabs]
-        present.update(slab.address for slab, _ in rows)
-        rows = [(slab, row) for slab, row in rows
-                if slab.address in mentioned or before.slabs.get(slab.address) != row]
-        if not rows:
+        try:
+            rows = [(slab, "".join(cells(slab))) for slab in cache.slabs]
+            present.update(slab.address for slab, _ in rows)
+            rows = [(slab, row) for slab, row in rows
+                    if slab.address in mentioned or before.slabs.get(slab.address) != row]
+            if not rows:
+                continue
+            yield (f"{cache.name}: {cache.object_size:,} bytes, {cache.objects_per_slab} in a slab; {cache.inuse} in "
+                   f"use, {cache.cached} in magazines, {cache.free} free")
+        except HeapCorruption as error:
+            corrupt.add(cache.name)
+            yield f"{cache.name}: the heap is corrupt: {error}"
             continue
-        yield (f"{cache.name}: {cache.object_size:,} bytes, {cache.objects_per_slab} in a slab; {cache.inuse} in use, "
-               f"{cache.cached} in magazines, {cache.free} free")
         for slab, row in rows[: max(SLABS_SHOWN - shown, 0)]:
             label = f"  0x{slab.address:016x} {_list_of(row):<8}"
             for line in _cell_lines(row):
@@ -91,7 +104,7 @@ def slabs(heap: Heap, before: Before, events: Iterable[Event] = ()) -> Iterator[
         shown += len(rows)
     gone: dict[str, int] = {}
     for address, name in mentioned.items():
-        if address not in present:
+        if address not in present and name not in corrupt:
             gone[name] = gone.get(name, 0) + 1
     for name, count in gone.items():
         yield f"{name or 'a cache'}: {_count(count, 'slab')} given back to the pages"
@@ -123,9 +136,13 @@ def ending(kernel: Kernel, result: RunResult) -> Iterator[str]:
     """The exit in words and the instruction count; after a panic or a fault all that is known about it."""
     taken = f"after {result.instructions:,} instructions"
     if result.kind is RunKind.SUCCESS:
-        yield f"success: main returned 0, {taken} (QEMU's exit status: {result.status})"
+        yield f"success: {_how(result)}, {taken} (QEMU's exit status: {result.status})"
     elif result.kind is RunKind.FAILURE:
-        yield f"failure: main did not return 0, {taken} (QEMU's exit status: {result.status})"
+        yield f"failure: {_how(result)}, {taken} (QEMU's exit status: {result.status})"
+    elif isinstance(result.error, ShadowError):
+        yield from shadow_report(result.error)
+        yield ""
+        yield f"stopped by the shadow, {taken}"
     elif result.error is not None:
         yield from report(result.error, kernel.symbols, [*_explained(kernel, result.error), taken],
                           with_registers=GUESTS_BACKTRACE not in kernel.console)
@@ -134,6 +151,12 @@ def ending(kernel: Kernel, result: RunResult) -> Iterator[str]:
             else f"stopped: {result.sentence}, {taken}"
         yield "it stands at"
         yield from backtrace(kernel.backtrace(), kernel.symbols)
+
+
+def _how(result: RunResult) -> str:
+    """Who reported the end."""
+    return "the program wrote to the debug exit itself, and main has not returned" if result.returned is None \
+        else f"main returned {result.returned}"
 
 
 def _explained(kernel: Kernel, error: BaseException) -> list[str]:
