@@ -23,9 +23,9 @@ CHECKOUT = (ROOT / "pyproject.toml").exists()
 # kernel.
 ROOMS = (
     "errors", "address", "layout", "x86", "abi", "machine", "toolchain", "guest", "heap", "trace", "debugger",
-    "kernel", "slab_allocator", "bench", "view", "pytest_plugin", "cli",
+    "kernel", "slab_allocator", "bench", "view", "isolated", "pytest_plugin", "cli",
 )
-NATIVE = {"unicorn": "machine/cpu.py", "keystone": "toolchain/keystone.py", "capstone": "toolchain/disassembler.py"}
+NATIVE = {"unicorn": "machine/engine.py", "keystone": "toolchain/keystone.py", "capstone": "toolchain/disassembler.py"}
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "sandbox", "kernel_asm", "tests", "examples"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_data" not in path.parts)
 

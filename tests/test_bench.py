@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,30 @@ def test_magazines_make_a_ping_pong_pair_at_least_five_times_cheaper(rows: list[
 
 def test_exact_rows_are_the_same_in_a_second_run(rows: list[bench.Row]) -> None:
     exact = [row for row in rows if row.exact and "pair" in row.name]
-    assert exact == list(bench.pairs()) and len(exact) == 8
+    assert exact == [*bench.pairs(), *bench.flags()] and len(exact) == 8 + 9
+
+
+@pytest.mark.parametrize(("name", "options"), [guard for guard in bench.GUARDS if "shadow" not in guard[1]])
+def test_the_cost_of_a_flag_is_what_the_trace_says_of_one_pair(
+    rows: list[bench.Row], name: str, options: dict[str, object]
+) -> None:
+    with sandbox.boot(bench.PROGRAM, hz=0, **options) as kernel:  # type: ignore[arg-type]
+        functions = [int(kernel.symbols[function]) for function in ("kmalloc", "kfree")]
+        kernel.call("bench_ping_pong", *functions, 64, 1)
+        with kernel.trace() as trace:
+            kernel.call("bench_ping_pong", *functions, 64, 1)
+    taken = sum(event.instructions for event in trace)
+    assert value(rows, f"kmalloc(64) pair with {name}") * value(rows, "kmalloc(64) pair, ping-pong") == \
+        pytest.approx(taken)
+
+
+def test_the_readme_has_the_present_cost_of_each_letter(rows: list[bench.Row]) -> None:
+    readme = Path(sandbox.__file__).parent.parent / "README.md"
+    if not readme.exists():
+        pytest.skip("only a checkout has a README")
+    text = readme.read_text("utf-8")
+    for letters in ("F", "Z", "P", "U", "FZPU"):
+        assert f"{value(rows, f'kmalloc(64) pair with slab_debug={letters}'):.0f} (`{letters}`)" in text
 
 
 def test_the_ratio_is_the_quotient_of_its_two_rows(rows: list[bench.Row]) -> None:

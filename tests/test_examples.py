@@ -1,11 +1,16 @@
-"""The course: every example prints what lies beside it, by itself, from the command, and in QEMU.
+"""The course: every example prints what lies beside it, by itself, from the command, and in QEMU. Those about wrong
+programs name a command in their first lines; what that finds lies beside them too, as ``NAME.found.out``.
 
 ``python -m tests.test_examples`` writes the expected outputs anew, for a look at the difference.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +28,8 @@ from sandbox.toolchain.packaged import examples_directory, kernel_directory, ker
 
 PROGRAMS = sorted(examples_directory().glob("[0-9][0-9]_*.asm"))
 SCRIPTS = sorted(examples_directory().glob("[0-9][0-9]_*.py"))
+SUSPECTS = [path for path in PROGRAMS if path.with_suffix(".found.out").exists()]
+COMMAND = re.compile(r"^#   sandbox run (?P<number>\d\d)(?P<options>(?:[^\\\n]|\\\n#)*)$", re.M)
 SELFTEST = kernel_directory() / "selftest.asm"
 
 needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is not installed")
@@ -49,11 +56,24 @@ def script_output(path: Path) -> str:
     return done.stdout
 
 
+def found(path: Path) -> tuple[int, str]:
+    """The exit status of the command in an example's first lines, and its output but for the error's one sentence."""
+    command = COMMAND.search(path.read_text())
+    assert command is not None and path.name.startswith(command["number"])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        status = main(["run", command["number"], *shlex.split(command["options"].replace("\\\n#", " "))])
+    return status, out.getvalue()
+
+
 def test_the_course_has_its_programs_and_scripts_each_with_its_expected_output() -> None:
     stems = {path.stem for path in (*PROGRAMS, *SCRIPTS)}
     assert {stem[3:] for stem in stems} >= {"first_allocation", "size_classes", "life_of_a_slab", "page_walk",
-                                            "page_fault", "the_seed", "from_python"}
-    assert {path.stem for path in examples_directory().glob("*.out")} == stems
+                                            "page_fault", "the_seed", "from_python", "overflow",
+                                            "use_after_free", "double_free", "leak"}
+    assert {path.stem for path in examples_directory().glob("*.out")} == stems | {f"{path.stem}.found"
+                                                                                  for path in SUSPECTS}
+    assert {path.stem[3:] for path in SUSPECTS} == {"overflow", "use_after_free", "double_free", "leak", "the_seed"}
     assert len({stem[:2] for stem in stems}) == len(stems)
 
 
@@ -77,6 +97,23 @@ def test_the_command_shows_the_same_console_and_succeeds(path: Path, capsys: pyt
     assert [line for line in shown if line in printed][: len(printed)] == printed
 
 
+@pytest.mark.parametrize("path", SUSPECTS, ids=name)
+def test_what_is_wrong_with_a_program_is_found_by_the_command_in_its_first_lines(path: Path) -> None:
+    status, text = found(path)
+    assert text == path.with_suffix(".found.out").read_text()
+    assert status == (0 if path.stem.endswith("leak") else 3)
+
+
+@pytest.mark.parametrize(("number", "kind", "label"), [
+    ("14", "out-of-bounds", "the_overflow"), ("15", "use-after-free", "the_read"),
+    ("16", "double-free", "the_second_free")])
+def test_the_shadow_stops_a_wrong_program_at_its_label(number: str, kind: str, label: str) -> None:
+    with sandbox.boot(number, shadow=True) as kernel:
+        error = kernel.run().error
+        assert isinstance(error, sandbox.ShadowError)
+        assert (error.kind, error.rip) == (kind, kernel.symbols[label])
+
+
 @needs_qemu
 @pytest.mark.parametrize("path", [*PROGRAMS, SELFTEST], ids=name)
 def test_qemu_prints_the_same_bytes_and_exits_with_the_same_status(path: Path) -> None:
@@ -93,6 +130,8 @@ def write_expected() -> None:
     """Make every expected output anew."""
     for path in PROGRAMS:
         path.with_suffix(".out").write_text(console(path))
+    for path in SUSPECTS:
+        path.with_suffix(".found.out").write_text(found(path)[1])
     for path in SCRIPTS:
         path.with_suffix(".out").write_text(script_output(path))
 
