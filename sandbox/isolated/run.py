@@ -104,7 +104,7 @@ def run_isolated(
             raise UsageError(f"{name} is a positive number, not {number!r}")
     request = {"program": program if isinstance(program, str) else {"path": str(program)}, "directory": str(Path.cwd()),
                "limit": limit, "console_limit": console_limit, "event_limit": event_limit if trace else 0,
-               "inject": list(inject), "options": options}
+               "inject": [inject] if isinstance(inject, str) else list(inject), "options": options}
     console = Tail(console_limit)
     events: list[Event] = []
     with Child(WORKER, Bounds(seconds, memory)) as child:

@@ -194,6 +194,11 @@ class Cpu(Hooks):
 
         run.refuse(error, undo, starts)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the present instruction is going to be undone (:meth:`refuse`)."""
+        return self._run.undo is not None
+
     def interpose(self, callback: Callable[[], None]) -> None:
         """From a code hook: stop before the present instruction, call ``callback``, which may change registers and
         memory, and go on."""

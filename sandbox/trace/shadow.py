@@ -329,6 +329,8 @@ class Shadow:
     def _report(self, access: Access, owner: Owner | None, seen: Seen, registers: dict[str, int], instruction: int,
                 starts: int) -> None:
         place = str(access.kind), seen.address
+        if not self.options.collect and self._cpu.refusing:
+            return  # another piece of the access that is being refused
         if self.options.collect and (place in self._found or len(self.errors) >= MOST_ERRORS):
             return
         error = self._reporter.error(access, owner, seen, registers, instruction)

@@ -41,6 +41,10 @@ class Access:
     cause: Cause | None = None
 
 
+_VERBS = {"ksize": "asks for the size of", "krealloc": "reallocates"}
+"""What a call that is judged as a free is, where it is none."""
+
+
 class Owner(NamedTuple):
     """The object that a byte belongs to, or lies nearest to: ``number`` counts the slab's objects."""
 
@@ -140,7 +144,8 @@ class Reporter:
     def _verb(self, access: Access) -> str:
         where = f"0x{access.virtual:016x}"
         if access.access == "free":
-            return f"frees {where}"
+            function = self._symbols.locate(access.cause.function).symbol if access.cause is not None else ""
+            return f"{_VERBS.get(function, 'frees')} {where}"
         behind = f" (byte {access.offset} of {access.size})" if access.size > 1 else ""
         return f"{access.access}s {where}{behind}"
 

@@ -81,3 +81,11 @@ def test_judging_disturbs_nothing(kernel: Kernel) -> None:
     kernel.heap.validate()
     kernel.heap.leaks()
     assert (kernel.machine.memory.image(), kernel.instructions, len(kernel.journal)) == before
+
+
+@pytest.mark.parametrize(("root", "rule"), [("mem_map", "memory-map"), ("max_pfn", "memory-map"),
+                                            ("slab_caches", "list-links")])
+def test_a_root_of_the_allocator_that_has_become_zero_is_named(kernel: Kernel, root: str, rule: str) -> None:
+    kernel.call("kmalloc", 64)
+    kernel.memory.write_u64(kernel.symbols[root], 0)
+    assert [(found.rule, found.address) for found in kernel.heap.validate(first=True)] == [(rule, kernel.symbols[root])]

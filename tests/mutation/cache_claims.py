@@ -118,6 +118,8 @@ class CacheClaims(Claims):
         assert before == (self.free(), len(self.kernel.heap.caches), self.cache("kmem_cache").inuse)
         assert self.create("x" * 60, 8) and self.cache("x" * 31).object_size == 8
         assert self.call("kmem_cache_destroy", self.cache("x" * 31).address) == 0
+        cut = self.create("y" * 31 + "\n", 8)          # a control character behind what is kept
+        assert cut and self.call("kmem_cache_destroy", cut) == 0
         plain = self.create("plain", 40, 8, int(SlabFlag.SLAB_NO_MAGAZINES))
         item = self.call("kmem_cache_alloc", plain)
         self.call("kmem_cache_free", plain, item)

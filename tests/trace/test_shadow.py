@@ -128,6 +128,34 @@ def test_the_first_guilty_byte_of_a_wide_access_is_the_address(boot: Callable[..
     assert error.address == kernel.registers["rbx"] + 20
 
 
+def test_an_access_in_two_pieces_is_one_error(boot: Callable[..., Kernel]) -> None:
+    kernel = boot(program("""
+        mov edi, 32
+        call kmalloc
+        mov rbx, rax
+    guilty:
+        movups xmm0, xmmword ptr [rbx]
+    """))
+    error = caught(kernel)
+    assert error.kind == "uninitialized-read" and kernel.shadow is not None
+    assert [found.address for found in kernel.shadow.errors] == [error.address] == [kernel.registers["rbx"]]
+
+
+def test_asking_for_the_size_of_a_freed_object_is_called_that(boot: Callable[..., Kernel]) -> None:
+    kernel = boot(program("""
+        mov edi, 32
+        call kmalloc
+        mov rbx, rax
+        mov rdi, rbx
+        call kfree
+        mov rdi, rbx
+    guilty:
+        call ksize
+    """))
+    error = caught(kernel)
+    assert error.kind == "use-after-free" and "asks for the size of" in str(error) and "frees" not in str(error)
+
+
 def test_a_byte_before_the_first_object_is_out_of_bounds(boot: Callable[..., Kernel]) -> None:
     kernel = boot(program("""
         lea rdi, [rip + name]

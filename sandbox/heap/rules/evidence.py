@@ -116,7 +116,7 @@ class Evidence:
         self.memory = Bytes(guest)
         self.mem_map = self.memory.variable("mem_map") or 0
         self.max_pfn = self.memory.variable("max_pfn") or 0
-        self.up = bool(self.mem_map)
+        self.up = bool(self.mem_map or self.max_pfn)
         """Whether the page allocator has been initialised."""
         self.boot = self._boot_info()
         self.frames: npt.NDArray[Any] = np.zeros(0, FRAME)
@@ -144,9 +144,9 @@ class Evidence:
         """Which of mem_map and max_pfn cannot be, and why."""
         at, count_at = self.memory.symbol("mem_map") or 0, self.memory.symbol("max_pfn") or 0
         boot = self.boot
-        if boot is not None and self.mem_map not in (0, DIRECT_MAP + boot.loader_end):
+        if boot is not None and self.up and self.mem_map != DIRECT_MAP + boot.loader_end:
             return at, f"mem_map is 0x{self.mem_map:x}, and lies at 0x{DIRECT_MAP + boot.loader_end:x}"
-        if self.mem_map % page.alignment or not (self.mem_map == 0 or self._in_direct_map(self.mem_map)):
+        if self.mem_map % page.alignment or (self.up and not self._in_direct_map(self.mem_map)):
             return at, f"mem_map is 0x{self.mem_map:x}, where no array of struct page can be"
         if self.up and boot is not None and self.max_pfn != boot.ram_size >> PAGE_SHIFT:
             return count_at, f"max_pfn is {self.max_pfn}, and RAM has {boot.ram_size >> PAGE_SHIFT} frames"
@@ -202,7 +202,7 @@ class Evidence:
     # -- caches and slabs -------------------------------------------------------------------------------------
     def _read_caches(self) -> None:
         head = self.memory.symbol("slab_caches")
-        if head is None or not self.memory.word(head):
+        if head is None or not (self.memory.word(head) or self.memory.word(head + 8)):
             return                                           # before slab_init
         self.cache_ring = walk(self._links, head, MANY_CACHES)
         for at in self.cache_ring.entries:
