@@ -120,6 +120,8 @@ class CacheClaims(Claims):
         assert self.call("kmem_cache_destroy", self.cache("x" * 31).address) == 0
         cut = self.create("y" * 31 + "\n", 8)          # a control character behind what is kept
         assert cut and self.call("kmem_cache_destroy", cut) == 0
+        blank = self.create("a b", 8)                   # a blank is no control character
+        assert blank and self.call("kmem_cache_destroy", blank) == 0
         plain = self.create("plain", 40, 8, int(SlabFlag.SLAB_NO_MAGAZINES))
         item = self.call("kmem_cache_alloc", plain)
         self.call("kmem_cache_free", plain, item)
