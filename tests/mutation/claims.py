@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from sandbox import errors
@@ -12,7 +13,7 @@ from sandbox.kernel import Kernel
 from .booted import Caller, judge
 
 
-class Claims(Caller):
+class Claims(Caller, ABC):
     """A group of claims about one kernel; each leaves everything as it was, for the judge and for the next."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -46,9 +47,9 @@ class Claims(Caller):
         else:
             raise AssertionError(f"{function}{arguments} did not panic")
 
+    @abstractmethod
     def claims(self) -> tuple[Callable[[], None], ...]:
         """The group, in the order in which it is tried."""
-        raise NotImplementedError
 
     def hold(self) -> None:
         """Try every claim, and the heap after each."""
