@@ -35,7 +35,9 @@ from .errors import (
     GuestStop,
     HeapCorruption,
     PhysicalAddressError,
+    PositionError,
     ProgramError,
+    RecordError,
     SandboxError,
     ShadowError,
     SymbolNotFound,
@@ -46,6 +48,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .isolated import IsolatedResult, run_isolated
     from .kernel import Kernel, boot
+    from .recording import open_record, record
     from .slab_allocator import Slab, SlabAllocator, SlabBlock
 
 __version__ = "0.1.0"
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "run_isolated": "isolated", "IsolatedResult": "isolated",
     "boot": "kernel", "Kernel": "kernel",
+    "record": "recording", "open_record": "recording",
     "SlabAllocator": "slab_allocator", "Slab": "slab_allocator", "SlabBlock": "slab_allocator",
 }
 
@@ -76,7 +80,9 @@ __all__ = [
     "Kernel",
     "PhysAddr",
     "PhysicalAddressError",
+    "PositionError",
     "ProgramError",
+    "RecordError",
     "SandboxError",
     "ShadowError",
     "Slab",
@@ -87,6 +93,8 @@ __all__ = [
     "UsageError",
     "VirtAddr",
     "boot",
+    "open_record",
+    "record",
     "run_isolated",
 ]
 

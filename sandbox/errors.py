@@ -5,7 +5,9 @@
     SandboxError
     ├── UsageError                 the caller asked for something that cannot be: an option, a size, a name
     │   ├── SymbolNotFound         .name, .suggestions
-    │   └── ProgramError           a program file that is missing, not text, or has no main: .path
+    │   ├── ProgramError           a program file that is missing, not text, or has no main: .path
+    │   ├── PositionError          a moment outside the recorded run: .instruction, .start, .end
+    │   └── RecordError            a record that is damaged, foreign, or of another version: .path
     ├── AssemblyError              .file, .line, .text, .reason, also for a clash of labels
     ├── EngineError                a native library is missing, or behaves as no version we know
     │   ├── EngineCrashed          the process of an isolated guest died: .signal, .status, .words
@@ -62,6 +64,25 @@ class SymbolNotFound(UsageError):
 
 class ProgramError(UsageError):
     """A program file that is missing, is not text, or does not define ``main``."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class PositionError(UsageError):
+    """An instruction count outside the run, which goes from ``start`` to ``end``."""
+
+    def __init__(self, instruction: int, start: int, end: int) -> None:
+        self.instruction = instruction
+        self.start = start
+        self.end = end
+        super().__init__(f"instruction {instruction:,} is outside the run, which goes from {start:,} to {end:,}")
+
+
+class RecordError(UsageError):
+    """A file that is no record of this program's, or is damaged."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = Path(path)

@@ -48,10 +48,10 @@ class Kernel(Guest):
         self.heap = Heap(self, Running(self.registers, machine.paging, self.symbols,
                                        partial(_allocations, self._traces)))
         self._addresses = AddressBook(self, self.heap, self.symbols, machine.paging)
-        self._tracer = Tracer(_Traceable(machine, self.symbols))
-        self.shadow = None if shadow is None else Shadow(machine, self.symbols, self._tracer, shadow)
+        self.tracer = Tracer(_Traceable(machine, self.symbols))
+        self.shadow = None if shadow is None else Shadow(machine, self.symbols, self.tracer, shadow)
         if self.shadow is not None:
-            self._history.mark()                 # no way back leads to before it
+            self._history.begin()
 
     def trace(self, on_event: Callable[[Event], None] | None = None) -> LiveTrace:
         """Record what the allocator does, until ``stop()`` or the end of a ``with`` block::
@@ -63,7 +63,7 @@ class Kernel(Guest):
         ``on_event`` is called with each event while the guest runs. Rewinding and restoring are not recorded, and
         take nothing away from what was.
         """
-        trace = self._tracer.trace(on_event)
+        trace = self.tracer.trace(on_event)
         self._traces[:] = [*(known for known in self._traces if known() is not None), weakref.ref(trace)]
         return trace
 
@@ -157,8 +157,7 @@ def boot(
     assembled = None if program is None else assemble_program(program, image)
     machine = Machine(chosen.ram_size, console_limit=console_limit)
     try:
-        start = load(machine.memory, image, assembled, chosen)
-        machine.start_long_mode(cr3=start.cr3, rip=start.rip, rsp=start.rsp, rdi=start.rdi)
+        power_on(machine, image, assembled, chosen)
         return Kernel(machine, image, assembled, chosen, shadowed)
     except BaseException as error:
         console = machine.serial.text
@@ -166,6 +165,12 @@ def boot(
         if isinstance(error, GuestError):
             error.console = console
         raise
+
+
+def power_on(machine: Machine, image: Image, program: Image | None, options: BootOptions) -> None:
+    """Do what firmware and a boot loader do: everything is in place, and the kernel's first instruction is next."""
+    start = load(machine.memory, image, program, options)
+    machine.start_long_mode(cr3=start.cr3, rip=start.rip, rsp=start.rsp, rdi=start.rdi)
 
 
 def assemble_program(program: str | Path, kernel: Image) -> Image:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..errors import CalleeSavedError, GuestError, GuestLimit, GuestStop
 from ..machine.machine import Machine
@@ -43,6 +43,31 @@ DIRECTION = 1 << 10
 """RFLAGS.DF, which System V wants clear at every call."""
 
 
+class BootPending(NamedTuple):
+    """The kernel is coming up."""
+
+
+class RunPending(NamedTuple):
+    """The guest runs on, until its clock is ``ends`` (None: until it stops by itself)."""
+
+    ends: int | None
+
+
+class CallPending(NamedTuple):
+    """A function was called and has not come back: what there was before, what it was given, when its time is up."""
+
+    entry: Call
+    placed: CallFrame
+    before: tuple[int, ...]
+    given: tuple[int, ...]
+    halted: bool
+    ends: int
+
+
+Pending: TypeAlias = "BootPending | RunPending | CallPending"
+"""What the end of an entry needs to know, when the machine stands in the middle of it."""
+
+
 class Returned(NamedTuple):
     """RAX, and where the copies of the arguments lie on the stack (:class:`~sandbox.guest.arguments.CallFrame`)."""
 
@@ -60,8 +85,10 @@ class Actions:
         self.autopsy = Autopsy(memory, symbols)
         self.injector = Injector(machine, symbols)
         machine.companions.append(self.injector)
-        self._call_return = int(symbols["call_return"])
-        self._until = (self._call_return,)
+        self.pending: Pending | None = None          # of the entry that is being carried out
+        self.ready = int(symbols["kernel_ready"])
+        self.call_return = int(symbols["call_return"])
+        self._until = (self.call_return,)
         table = memory.read(symbols["critical_sections"],
                             symbols["critical_sections_end"] - symbols["critical_sections"])
         self._critical = tuple(struct.iter_unpack("<3Q", table))
@@ -88,12 +115,18 @@ class Actions:
 
     def place(self, entry: Call) -> CallFrame:
         """Put the arguments and the return address on the guest's stack, below all that it has there."""
-        placed = frame(entry.arguments, self.machine.cpu.view.rsp, self._call_return)
+        placed = frame(entry.arguments, self.machine.cpu.view.rsp, self.call_return)
         self.memory.write(placed.rsp, placed.stack)
         return placed
 
     def call(self, entry: Call, placed: CallFrame) -> Returned:
         """Run one function to its return; a :class:`GuestError` leaves the machine as it is at that moment."""
+        pending = self.begin_call(entry, placed)
+        stop = self.machine.run(limit=entry.limit, until=self._until)
+        return self.end_call(pending, stop)
+
+    def begin_call(self, entry: Call, placed: CallFrame) -> CallPending:
+        """Put the registers aside, and let the function's first instruction be next."""
         view = self.machine.cpu.view
         general = slice(view.layout.general, view.layout.general + GENERAL.size)
         before = GENERAL.unpack(view.block[general])
@@ -103,9 +136,18 @@ class Actions:
         view.block[general] = GENERAL.pack(*given)
         self.machine.cpu.push()
         halted, self.machine.halted = self.machine.halted, False
-        stop = self.machine.run(limit=entry.limit, until=self._until)
+        ends = self.machine.instructions + entry.limit
+        self.pending = pending = CallPending(entry, placed, before, given, halted, ends)
+        return pending
+
+    def end_call(self, pending: CallPending, stop: Stop) -> Returned:
+        """Bring the registers back, if the function did return."""
+        entry, placed, before, given, halted, _ = pending
+        self.pending = None
         if stop.kind is not StopKind.BREAKPOINT:
             raise self._error(stop, self.name(entry.address), "return", entry.limit)
+        view = self.machine.cpu.view
+        general = slice(view.layout.general, view.layout.general + GENERAL.size)
         after = GENERAL.unpack(view.block[general])
         if after[RSP] != placed.rsp + 8 or _callee_saved(after) != _callee_saved(given):
             raise self._changed(entry, given, placed.rsp + 8)
@@ -114,6 +156,11 @@ class Actions:
         self.machine.halted = halted
         return Returned(after[RAX], placed.copies)
 
+    def begin_run(self, limit: int | None) -> RunPending:
+        """The guest is going to run on."""
+        self.pending = pending = RunPending(None if limit is None else self.machine.instructions + limit)
+        return pending
+
     def _resume(self, rip: int) -> int:
         """Where code goes on that a call interrupted at ``rip``: inside a critical section, at its start, as after
         an interrupt."""
@@ -121,8 +168,7 @@ class Actions:
 
     def bring_up(self) -> None:
         """Run from the first instruction to ``kernel_ready``; a kernel that does not come up is an error."""
-        ready = int(self.symbols["kernel_ready"])
-        stop = self.machine.run(limit=BOOT_LIMIT, until=(ready,))
+        stop = self.machine.run(limit=BOOT_LIMIT, until=(self.ready,))
         if stop.kind is StopKind.INTERRUPTED:
             raise KeyboardInterrupt
         if stop.kind is not StopKind.BREAKPOINT:

@@ -28,6 +28,7 @@ from .memory import PhysicalMemory, TranslatedMemory, VirtualMemory
 from .outcome import RunKind, RunResult
 from .registers import Registers
 from .symbols import Location, Symbols
+from .travel import Standing, Travel
 
 CALL_LIMIT = 100_000_000
 """Instructions that one call may take unless it is told otherwise: some seconds."""
@@ -42,7 +43,7 @@ class Snapshot:
     """A state of the whole guest, and how it came about; :meth:`Guest.restore` goes there as often as one likes."""
 
     machine: MachineSnapshot
-    entries: tuple[Entry, ...]
+    journal: Journal
     finished: RunResult | None
     symbols: Symbols
 
@@ -68,8 +69,8 @@ class Guest:
         self.memory = VirtualMemory(translated, self._history.add)
         self.physical = PhysicalMemory(machine, translated, self._history.add)
         self.registers = Registers(machine.cpu, self._history.add)
-        self._failure: GuestError | None = None
-        self._finished: RunResult | None = None
+        self._standing = Standing()
+        self.travel = Travel(machine, self._actions, self._history, self._standing)
 
     # -- calling ----------------------------------------------------------------------------------------------
     def call(self, function: str | int, *arguments: Any, limit: int = CALL_LIMIT) -> int:
@@ -92,12 +93,12 @@ class Guest:
         try:
             returned = self._actions.call(entry, placed)
         except GuestError as error:
-            self._fail(error)
+            self._fail(error, entry)
             if isinstance(error, GuestStop) and _interrupted(error.stop):
                 raise KeyboardInterrupt from None
             raise
         except BaseException as error:           # a hook's: the guest stands in the middle of the call
-            self._fail(GuestStop(f"a hook raised {error!r}", stop=None, instruction=self.instructions))
+            self._fail(GuestStop(f"a hook raised {error!r}", stop=None, instruction=self.instructions), entry)
             raise
         for argument, copy in zip(arguments, returned.copies, strict=False):
             if copy and isinstance(argument, bytearray):
@@ -129,17 +130,18 @@ class Guest:
         self._require_sound()
         if self.program is None:
             raise UsageError("there is no program to run: give one to sandbox.boot()")
-        if self._finished is not None:
-            raise UsageError(f"the program has ended ({self._finished}): boot it again, or restore a snapshot")
+        if self._standing.finished is not None:
+            raise UsageError(f"the program has ended ({self._standing.finished}): boot it again, or restore a snapshot")
         if limit is not None and (type(limit) is not int or limit <= 0):
             raise UsageError(f"a limit is a positive number of instructions, or None, not {limit!r}")
         start = self.instructions
+        self._actions.begin_run(limit)
         try:
             stop = self._run_slices(limit, progress)
             if stop.kind is StopKind.INTERRUPTED:
                 raise KeyboardInterrupt
         except ShadowError as error:
-            self._fail(error)
+            self._fail(error, Run(self.instructions - start))
             return RunResult(RunKind.SHADOW, None, self.instructions - start, str(error), error)
         except BaseException:                    # Ctrl-C, or progress, or a hook: what was run was run
             if self.instructions > start:
@@ -147,10 +149,10 @@ class Guest:
             raise
         result = self._result(stop, self.instructions - start)
         if result.error is not None:
-            self._fail(result.error)
+            self._fail(result.error, Run(result.instructions))
         else:
             going = stop.kind in (StopKind.LIMIT, StopKind.REQUESTED)
-            self._finished = None if going else result
+            self._standing.finished = None if going else result
             self._history.add(Run(result.instructions if going else limit))
         return result
 
@@ -241,20 +243,22 @@ class Guest:
     @property
     def failure(self) -> GuestError | None:
         """The error of the last call or run, until :meth:`rewind`; None when nothing is wrong."""
-        return self._failure
+        return self._standing.failure
 
     def rewind(self) -> None:
         """Restore the state before the call or the run that failed; everything after it is undone too."""
         self._require_stopped()
-        if self._failure is None:
+        if self._standing.failure is None:
             raise UsageError("nothing to rewind: the last call did not fail")
         self._history.back()
-        self._sound()
+        self._standing.failure = None
 
     def snapshot(self) -> Snapshot:
         """The present state, to come back to with :meth:`restore` any number of times."""
         self._require_sound()
-        return Snapshot(self._history.mark().machine, self.journal.entries(), self._finished, self.symbols)
+        if self._history.away:
+            raise UsageError("the kernel stands at a past moment of its timeline: snapshots are taken at the end")
+        return Snapshot(self._history.mark().machine, self.journal.copy(), self._standing.finished, self.symbols)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go to the state in which ``snapshot`` was taken; a failed one is left behind.
@@ -270,9 +274,9 @@ class Guest:
         if len(snapshot.machine.ram) != len(self.machine.memory):
             raise UsageError(f"this snapshot has {len(snapshot.machine.ram) >> 20} MiB of RAM, and the machine "
                              f"{len(self.machine.memory) >> 20} MiB")
-        self._history.adopt(snapshot.machine, snapshot.entries)
-        self._finished = snapshot.finished
-        self._sound()
+        self._history.adopt(snapshot.machine, snapshot.journal)
+        self._standing.finished = snapshot.finished
+        self._standing.failure = None
 
     @property
     def journal(self) -> Journal:
@@ -287,16 +291,12 @@ class Guest:
 
     def _require_sound(self) -> None:
         self._require_stopped()
-        if self._failure is not None:
-            raise GuestNeedsRewind(str(self._failure))
+        if self._standing.failure is not None:
+            raise GuestNeedsRewind(str(self._standing.failure))
 
-    def _fail(self, error: GuestError) -> None:
-        self._failure = error
-        self._history.paused = True
-
-    def _sound(self) -> None:
-        self._failure = None
-        self._history.paused = False
+    def _fail(self, error: GuestError, entry: Entry) -> None:
+        self._standing.failure = error
+        self._history.fail(entry)
 
     # -- looking ----------------------------------------------------------------------------------------------
     @property

@@ -7,6 +7,7 @@ Work is counted in guest instructions and journal entries, never in time: the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import EngineError
@@ -31,37 +32,70 @@ class Checkpoint:
 
 
 class History:
-    """The journal of a machine, and the way back to the state after its last entry."""
+    """The journal of a machine, and the way back to the state after its last entry.
+
+    A call or a run that failed is no entry: it is ``failed``, until the machine goes back to before it. While the
+    machine is ``away`` at a moment of the past, nothing that is done to it is history: ``diverted`` then says that
+    something was, and ``come_back`` undoes it. ``first`` is where it all began.
+    """
 
     def __init__(self, machine: Machine, actions: Actions) -> None:
         self.journal = Journal()
-        self.paused = False
+        self.failed: Entry | None = None
+        self.away = False
+        self.diverted = False
+        self.come_back: Callable[[], None] | None = None
         self._machine = machine
         self._actions = actions
         self._budget = len(machine.memory) // RAM_PER_WORK
-        self._checkpoint = Checkpoint(machine.snapshot(), 0)
+        self.first = self._checkpoint = Checkpoint(machine.snapshot(), 0)
         self._reached = machine.instructions
+        self._end = self._reached
         self._due = self._reached + self._budget
 
+    @property
+    def end(self) -> int:
+        """The instruction count at which everything that was done is done, what failed included."""
+        return self._end
+
     def add(self, entry: Entry) -> None:
-        """An entry was carried out. While ``paused``, in a state that going back throws away, none is kept."""
-        if self.paused:
+        """An entry was carried out. In a state that going back throws away, none is kept."""
+        if self.away or self.failed is not None:
+            self.diverted = True
             return
-        self.journal.append(entry)
-        self._reached = self._machine.instructions
+        self.journal.append(entry, self._reached)
+        self._reached = self._end = self._machine.instructions
         self._due -= ENTRY_WORK
         if self._reached > self._due:
             self.mark()
 
+    def fail(self, entry: Entry) -> None:
+        """An entry was begun, and left the machine in a state from which nothing goes on."""
+        if self.away:
+            self.diverted = True
+        else:
+            self.failed, self._end = entry, self._machine.instructions
+
+    def began(self, index: int) -> int:
+        """The instruction count at which entry ``index`` began; the one that failed has the number behind the last."""
+        return self.journal.count(index) if index < len(self.journal) else self._reached
+
+    def begin(self) -> None:
+        """No way back leads to before now: what the machine has just got, its past does not have."""
+        self.first = self.mark()
+
     def mark(self) -> Checkpoint:
         """Take a checkpoint here."""
-        self.journal.append(Flush())
+        self.journal.append(Flush(), self._reached)
         self._checkpoint = Checkpoint(self._machine.snapshot(), len(self.journal))
         self._due = self._reached + self._budget
         return self._checkpoint
 
     def back(self) -> None:
-        """Put the machine into the state after the journal's last entry."""
+        """Put the machine into the state after the journal's last entry, or, away, into that of the past moment."""
+        if self.away and self.come_back is not None:
+            self.come_back()
+            return
         self._machine.restore(self._checkpoint.machine)
         self._actions.memory.forget()
         with self._machine.silent():
@@ -70,12 +104,22 @@ class History:
         if self._machine.instructions != self._reached:
             raise EngineError(f"doing {len(self.journal) - self._checkpoint.position} entries again ended at "
                               f"instruction {self._machine.instructions}, and the first time at {self._reached}")
+        self._sound()
 
-    def adopt(self, snapshot: MachineSnapshot, entries: tuple[Entry, ...]) -> None:
-        """Go to ``snapshot``, which is what ``entries`` lead to."""
+    def adopt(self, snapshot: MachineSnapshot, journal: Journal) -> None:
+        """Go to ``snapshot``, which is what ``journal`` leads to."""
         self._machine.restore(snapshot)
         self._actions.memory.forget()
-        self.journal.replace(entries)
-        self._checkpoint = Checkpoint(snapshot, len(entries))
+        self.journal.replace(journal)
+        self._checkpoint = Checkpoint(snapshot, len(journal))
         self._reached = self._machine.instructions
         self._due = self._reached + self._budget
+        self.away = False
+        self._sound()
+
+    def _sound(self) -> None:
+        if self.failed is not None:
+            self.failed = None
+            self.journal.version += 1
+        self._end = self._reached
+        self.diverted = False

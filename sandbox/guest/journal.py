@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import UsageError
 
-VERSION = 1
+VERSION = 2
 """Of :meth:`Journal.to_data`; another one is not read."""
 
 
@@ -76,14 +76,22 @@ KINDS: dict[str, type[Entry]] = {
     "call": Call, "run": Run, "write": Write, "register": SetRegister, "interrupt": Interrupt, "receive": Receive,
     "inject": Inject, "flush": Flush,
 }
+_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 class Journal:
-    """The entries since boot, oldest first; a position is a number of entries."""
+    """The entries since boot, oldest first, each with the instruction count at which it began; a position is a number
+    of entries.
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    ``version`` grows when entries are taken away or exchanged: what was learned of the later ones is then wrong.
+    """
+
+    def __init__(self, entries: Sequence[Entry] = (), counts: Sequence[int] = ()) -> None:
+        if len(entries) != len(counts):
+            raise UsageError(f"{len(entries)} entries of a journal with {len(counts)} instruction counts")
+        self.version = 0
         self._entries: list[Entry] = list(entries)
-        self.append = self._entries.append       # bound once: it is called for every call of a guest function
+        self._counts: list[int] = list(counts)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -94,6 +102,15 @@ class Journal:
     def __getitem__(self, index: int) -> Entry:
         return self._entries[index]
 
+    def append(self, entry: Entry, instruction: int) -> None:
+        """One more, which began when the clock was ``instruction``."""
+        self._entries.append(entry)
+        self._counts.append(instruction)
+
+    def count(self, index: int) -> int:
+        """The instruction count at which an entry began."""
+        return self._counts[index]
+
     def since(self, position: int) -> list[Entry]:
         """The entries from ``position`` on."""
         return self._entries[position:]
@@ -102,22 +119,22 @@ class Journal:
         """All of them, as they are now."""
         return tuple(self._entries)
 
-    def cut(self, position: int) -> None:
-        """Forget the entries from ``position`` on: the machine went back to before them."""
-        del self._entries[position:]
+    def copy(self) -> Journal:
+        """The same entries, in a journal of their own."""
+        return Journal(self._entries, self._counts)
 
-    def replace(self, entries: Sequence[Entry]) -> None:
-        """Take another history: the machine was put into the state that these entries lead to."""
-        self._entries[:] = entries
+    def replace(self, other: Journal) -> None:
+        """Take another history: the machine was put into the state that its entries lead to."""
+        self._entries[:], self._counts[:] = other._entries, other._counts
+        self.version += 1
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data for JSON: ``{"version": 1, "entries": [["call", address, [arguments], limit], ...]}``.
+        """Plain data for JSON: ``{"version": 2, "entries": [[count, "call", address, [arguments], limit], ...]}``.
 
         Bytes are ``{"hex": "..."}``, everything else is a number, a word, true, false or null.
         """
-        names = {kind: name for name, kind in KINDS.items()}
-        return {"version": VERSION,
-                "entries": [[names[type(entry)], *map(_to_plain, entry)] for entry in self._entries]}
+        return {"version": VERSION, "entries": [[count, *entry_to_data(entry)] for count, entry in
+                                                zip(self._counts, self._entries, strict=True)]}
 
     @classmethod
     def from_data(cls, data: Any) -> Journal:
@@ -125,9 +142,26 @@ class Journal:
         try:
             if data["version"] != VERSION:
                 raise UsageError(f"a journal of version {data['version']}, and this program reads {VERSION}")
-            return cls([_entry(name, values) for name, *values in data["entries"]])
+            counts = [count for count, *_ in data["entries"]]
+            if any(type(count) is not int or count < 0 for count in counts) or counts != sorted(counts):
+                raise ValueError("instruction counts that are none")
+            return cls([entry_from_data(entry) for _, *entry in data["entries"]], counts)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"not a journal: {error!r}") from None
+
+
+def entry_to_data(entry: Entry) -> list[Any]:
+    """One entry as plain data: its kind and its values."""
+    return [_NAMES[type(entry)], *map(_to_plain, entry)]
+
+
+def entry_from_data(data: Sequence[Any]) -> Entry:
+    """What :func:`entry_to_data` made; ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+    name, *values = data
+    kind = KINDS[name]
+    if len(values) != len(kind._fields):
+        raise ValueError(f"{name} with {len(values)} values")
+    return kind(*map(_from_plain, values))
 
 
 def _to_plain(value: Any) -> Any:
@@ -144,10 +178,3 @@ def _from_plain(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_from_plain(item) for item in value)
     return value
-
-
-def _entry(name: str, values: Sequence[Any]) -> Entry:
-    kind = KINDS[name]
-    if len(values) != len(kind._fields):
-        raise ValueError(f"{name} with {len(values)} values")
-    return kind(*map(_from_plain, values))

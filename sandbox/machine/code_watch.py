@@ -155,7 +155,7 @@ class CodeWatch:
             return
         code = self.memory.read(frame + start % PAGE_SIZE, 1)[0]
         if size > 1 and code not in _ENDS_BLOCK and self.paging.can_be_written(frame):
-            self._run.counter.value -= 1
+            self._run.started_twice()
             self._watch(frame)
 
     def _stored(self, address: int, size: int) -> None:
@@ -176,7 +176,7 @@ class CodeWatch:
         if self._read is None or run.counter.value != run.store_count + 1:
             return
         if _PACKED.pack(*self._read()) == run.store_state:
-            run.counter.value -= 1
+            run.started_twice()
             run.limit.value -= run.granted
             run.granted = False
             run.store_done()

@@ -20,10 +20,9 @@ from .engine import Engine, context_layout, native_reading
 from .hooks import Hooks
 from .memory import PhysicalMemory
 from .paging import Paging, PagingControls
-from .run import EventKind, Run, Slice
+from .ram_pages import RamPages
+from .run import EventKind, Recorder, Run, Slice
 
-# The longest slice: control returns to Python at least this often, so that Ctrl-C is heard.
-LONGEST_SLICE = 4_000_000
 LONGEST_INSTRUCTION = 15
 
 _GENERAL = frozenset(GENERAL_REGISTERS)
@@ -71,6 +70,12 @@ class Cpu(Hooks):
 
         ``exempt`` lets the first instruction pass breakpoints, ``exempt_site`` pass a watch on the interrupt flag.
         """
+        result = self._slice(count, exempt, exempt_site)
+        if self._run.recorder is not None:
+            self._run.recorder.end(result.starts)
+        return result
+
+    def _slice(self, count: int, exempt: bool, exempt_site: bool) -> Slice:
         run = self._run
         if run.between is not None:
             between, run.between = run.between, None
@@ -122,9 +127,11 @@ class Cpu(Hooks):
     def _take_back(self, undo: Callable[[], None]) -> Slice:
         """Undo the instruction that a hook refused; its error is what comes of the slice."""
         run = self._run
-        run.undo = None
         starts = run.starts if run.starts >= 0 else min(run.counter.value, run.limit.value)
-        undo()
+        try:
+            undo()
+        finally:
+            run.undo = None
         return Slice(starts - run.undone, EventKind.REQUESTED, -1, 0, "")
 
     # The engine translates whole blocks. When an instruction reaches into the next page and that one is missing, it
@@ -146,7 +153,7 @@ class Cpu(Hooks):
         after = range(view.rip + 1, view.rip + LONGEST_INSTRUCTION + 1)
         self._engine.forget_code()
         self._engine.set_exits([at for at in after if page_down(at) == page_down(view.rip)])
-        run.begin(run.exempt and not starts, run.exempt_site and not starts)
+        run.begin(run.exempt and not starts, run.exempt_site and not starts, starts)
         self._emulate(1)
         self._engine.set_exits([])
         run.flush_code = True
@@ -220,6 +227,15 @@ class Cpu(Hooks):
         """Where the engine keeps the number of starts of the present slice, a live u64 of this process."""
         return self._engine.handle + self._layout.emu_counter
 
+    @property
+    def recorder(self) -> Recorder | None:
+        """Who is told which of the starts that hooks see are counted."""
+        return self._run.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self._run.recorder = recorder
+
     def stop_soon(self) -> None:
         """End the slice after the present instruction; for a signal handler, which may run inside any hook."""
         if self._run.active:
@@ -246,7 +262,8 @@ class Cpu(Hooks):
     @property
     def progress(self) -> int:
         """Inside a hook, the instruction starts of the present slice; in a code hook its own is not yet one."""
-        return self._run.counter.value - 1 + self._run.access if self._run.active else 0
+        run = self._run
+        return run.done + run.counter.value - 1 + run.access if run.active else 0
 
     def request_stop(self, kind: EventKind, reason: str = "") -> None:
         """From a hook: stop before the present instruction (code hook) or after it (memory, port)."""
@@ -341,11 +358,11 @@ class Cpu(Hooks):
             self._engine.forget_translations()
         self._run.flush_code = self._run.flush_tlb = False
 
-    def forget_code_unlike(self, image: bytes) -> None:
-        """Before RAM becomes ``image``: forget the translated code, if any of its bytes are going to change."""
-        pages = ((number * PAGE_SIZE, (number + 1) * PAGE_SIZE) for number in self._run.code_pages)
-        if any(self.memory.contains(start) and self.memory.read(start, PAGE_SIZE) != image[start:end]
-               for start, end in pages):  # fmt: skip
+    def forget_code_unlike(self, moment: RamPages) -> None:
+        """Before RAM becomes what it was at ``moment``: forget the translated code, if any of its bytes change."""
+        if any(self.memory.contains(number * PAGE_SIZE) and
+               self.memory.read(number * PAGE_SIZE, PAGE_SIZE) != moment.pages[number]
+               for number in self._run.code_pages):  # fmt: skip
             self._run.flush_code = True
 
     @property

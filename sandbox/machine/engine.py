@@ -172,12 +172,14 @@ class Engine:
         """Call ``callback`` before instructions at ``begin`` to ``end``; returns the hook's handle."""
         return self._add(uc_const.UC_HOOK_CODE, _CODE(callback), begin, end)
 
-    def on_every_instruction(self, callback: CodeCallback, gate: Gate) -> None:
-        """Call ``callback`` before the instructions that ``gate`` lets through. ``OSError`` where it cannot be."""
+    def on_every_instruction(self, callback: CodeCallback, gate: Gate | None = None) -> int:
+        """Call ``callback`` before the instructions that ``gate`` lets through, before all where there is none.
+        ``OSError`` where it cannot be."""
         function = _CODE(callback)
-        entry, user = gate(_host_address(function))
+        entry, user = (_host_address(function), 0) if gate is None else gate(_host_address(function))
         handle = self._add(uc_const.UC_HOOK_CODE, c_void_p(entry), 1, 0, user=user)
         self._callbacks[handle] = function
+        return handle
 
     def on_memory(
         self, callback: MemoryCallback, begin: int, end: int, kinds: Iterable[str], gate: Gate | None = None

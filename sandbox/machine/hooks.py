@@ -158,6 +158,27 @@ class Hooks:
 
         return Hook(remove)
 
+    def hook_every_instruction(self, callback: Callable[[int], None], gate: Gate | None = None) -> Hook:
+        """Call ``callback(address)`` before every instruction, in a replay too, and before one that then does not
+        start because the run ends. ``gate`` as for :meth:`hook_memory`."""
+        run = self._run
+
+        def reached(engine: int, address: int, size: int, user: int) -> None:
+            try:
+                callback(address)
+            except BaseException as error:
+                run.fail(error)
+
+        handle, itself = self._engine.on_every_instruction(reached, gate), weakref.ref(self)
+        run.flush_code = True
+
+        def remove() -> None:
+            hooks = itself()
+            if hooks is not None and not hooks._engine.closed:
+                hooks._remove(handle)
+
+        return Hook(remove)
+
     def watch_stores(self, begin: int, end: int, callback: Callable[[int, int], None]) -> None:
         """For :class:`CodeWatch`: ``callback(address, size)`` at stores to physical ``begin`` up to ``end``."""
         run = self._run

@@ -10,14 +10,14 @@ from __future__ import annotations
 import signal
 import threading
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import EngineError, GuestMemoryError, PhysicalAddressError, UsageError
 from ..x86 import Cr0, Cr4, Efer, Rflags, SegmentDescriptor, Vector, vector_name
-from .cpu import LONGEST_SLICE, Cpu
+from .cpu import Cpu
 from .devices import DebugExit, Device, Pic, Pit, Serial
 from .interrupts import Delivery, Event
 from .memory import PhysicalMemory
@@ -31,6 +31,10 @@ TIMER_LINE, SERIAL_LINE = 0, 4
 SHORT_RUN = 10_000  # so few instructions are over before anyone can press Ctrl-C
 CONSOLE_BYTES = 16 << 20
 """Of what a guest writes to its serial port so much is kept, the newest, unless told otherwise."""
+PERIOD = 1 << 19
+"""The processor forgets its address translations whenever the clock is a multiple of this. A real one drops them at
+times of its own; here that happens at the same ones in every run, so that a snapshot taken then changes nothing. It is
+the longest slice too: so often control returns to Python, and Ctrl-C is heard."""
 STUCK_AFTER = 10_000
 """Slices in a row in which nothing starts, after which nothing ever will: more than a stack of 400 KiB takes frames."""
 _IF = Rflags.IF.mask
@@ -54,6 +58,7 @@ class Machine:
         self.pit = Pit(line=lambda level: pic.set_line(TIMER_LINE, level), per_clock=instructions_per_tick)
         self.debug_exit = DebugExit()
         self.companions: list[Companion] = []
+        self.at_period: Callable[[], None] | None = None  # called, stopped, when the clock is a multiple of PERIOD
         self.interventions: Interventions | None = None
         self._until: frozenset[int] = frozenset()
         self.devices: tuple[Device, ...] = (self.pic, self.pit, self.serial, self.debug_exit)
@@ -63,6 +68,7 @@ class Machine:
         self.virtual = VirtualMemory(self.memory, self.paging)
         self._delivery = Delivery(self.memory, self.paging, self.cpu.view)
         self._clock = 0
+        self._period_ends = PERIOD
         self._idle = 0  # time that passed for the devices while the CPU was halted
         self._halted = False
         self._injected: list[int] = []  # vectors, oldest first
@@ -203,6 +209,8 @@ class Machine:
     def _boundary(self, end: int | None) -> Stop | None:
         """All that happens between two instructions: devices, interrupts, the end of the run."""
         cpu, view = self.cpu, self.cpu.view
+        if self._clock >= self._period_ends:
+            self._end_period()
         self._let_time_pass()
         if self._halted and not self._wake():
             allowed = view.rflags & _IF
@@ -221,6 +229,12 @@ class Machine:
         if end is not None and self._clock >= end:
             return self._stop(StopKind.LIMIT)
         return None
+
+    def _end_period(self) -> None:
+        self._period_ends = (self._clock // PERIOD + 1) * PERIOD
+        self.cpu.flush_tlb()
+        if self.at_period is not None:
+            self.at_period()
 
     def _intervene(self, interventions: Interventions, exempt: bool) -> tuple[Stop | None, bool]:
         """Before an instruction at one of the chosen addresses; returns a stop, or whether the next instruction passes
@@ -266,7 +280,7 @@ class Machine:
 
     def _slice_length(self, end: int | None) -> int:
         view = self.cpu.view
-        length = LONGEST_SLICE if end is None else min(end - self._clock, LONGEST_SLICE)
+        length = (self._period_ends if end is None else min(end, self._period_ends)) - self._clock
         if view.interrupts_shadowed and (self._injected or self.pic.pending):
             return 1
         due = self._next_event()
@@ -361,7 +375,7 @@ class Machine:
             raise UsageError("the machine is running: take snapshots between runs")
         self.cpu.flush_tlb()
         return Snapshot(
-            ram=self.memory.image(), registers=self.cpu.save_values(), instructions=self._clock, idle=self._idle,
+            ram=self.memory.pages(), registers=self.cpu.save_values(), instructions=self._clock, idle=self._idle,
             halted=self._halted, injected=tuple(self._injected), scheduled=tuple(self._scheduled),
             devices=tuple(device.state() for device in self.devices),
             companions=tuple(companion.state() for companion in self.companions))  # fmt: skip
@@ -371,9 +385,10 @@ class Machine:
         if self.cpu.running:
             raise UsageError("the machine is running: restore snapshots between runs")
         self.cpu.forget_code_unlike(snapshot.ram)
-        self.memory.load_image(snapshot.ram)
+        self.memory.load_pages(snapshot.ram)
         self.cpu.load_values(snapshot.registers)
         self._clock, self._idle, self._halted = snapshot.instructions, snapshot.idle, snapshot.halted
+        self._period_ends = (self._clock // PERIOD + 1) * PERIOD
         self._injected, self._scheduled = list(snapshot.injected), list(snapshot.scheduled)
         for device, state in zip(self.devices, snapshot.devices, strict=True):
             device.load(state)

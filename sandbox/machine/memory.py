@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..address import PAGE_SIZE
 from ..errors import GuestMemoryError, PhysicalAddressError, UsageError
+from .ram_pages import PageKeeper, RamPages
 
 HOLE_START = 0xA0000  # video memory, option ROMs, firmware
 HOLE_END = 0x100000
@@ -151,7 +152,8 @@ class PhysicalMemory(ByteAccess):
 
     ``changed(start, end)`` is called, when it is set, before every write that Python makes from outside, ``stored``
     before those that it makes for the processor: the CPU keeps translations of code and of page tables, of which
-    the processor's own stores touch the code alone.
+    the processor's own stores touch the code alone. Each of ``listeners`` is called with ``(address, data, by the
+    processor)`` after either.
     """
 
     def __init__(self, size: int) -> None:
@@ -162,8 +164,10 @@ class PhysicalMemory(ByteAccess):
         self.size = size
         self.changed: Callable[[int, int], None] | None = None
         self.stored: Callable[[int, int], None] | None = None
+        self.listeners: list[Callable[[int, bytes, bool], None]] = []
         self._ram = mmap.mmap(-1, size)
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._ram, dtype=np.uint8)
+        self._keeper: PageKeeper | None = None           # from the first moment that is kept
         # RAM as unsigned 8-byte integers, live and read-only: index n is physical address 8 * n. For page walks.
         self.words = memoryview(self._ram).cast("Q").toreadonly()
         self.regions: tuple[MemoryRegion, ...] = (
@@ -211,6 +215,8 @@ class PhysicalMemory(ByteAccess):
         if self.changed is not None:
             self.changed(address, end)
         self._ram[address:end] = data
+        for listener in self.listeners:
+            listener(address, data, False)
 
     def store(self, address: int, data: bytes) -> None:
         """Write as the processor does in the course of an instruction or of an interrupt's delivery."""
@@ -220,6 +226,8 @@ class PhysicalMemory(ByteAccess):
         if self.stored is not None:
             self.stored(address, end)
         self._ram[address:end] = data
+        for listener in self.listeners:
+            listener(address, data, True)
 
     def u64(self, address: int) -> int:
         if not self.contains(address, 8):
@@ -235,6 +243,18 @@ class PhysicalMemory(ByteAccess):
         if len(image) != self.size:
             raise UsageError(f"an image of {len(image)} bytes for a RAM of {self.size} bytes")
         self._bytes[:] = np.frombuffer(image, dtype=np.uint8)
+
+    def pages(self) -> RamPages:
+        """All of RAM as it is, sharing what did not change with the moments before."""
+        if self._keeper is None:
+            self._keeper = PageKeeper(self._bytes)
+        return self._keeper.take()
+
+    def load_pages(self, moment: RamPages) -> None:
+        """Make RAM what :meth:`pages` returned, here or in another machine, without telling ``changed``."""
+        if self._keeper is None:
+            self._keeper = PageKeeper(self._bytes)
+        self._keeper.put(moment)
 
     def pages_that_differ(self, image: bytes) -> npt.NDArray[np.intp]:
         """The numbers of the 4 KiB frames in which RAM differs from ``image``, ascending."""

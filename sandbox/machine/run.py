@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import c_uint64
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..address import PAGE_SIZE
 from .context import ContextLayout
@@ -41,6 +41,22 @@ class Slice(NamedTuple):
     reason: str
 
 
+class Recorder(Protocol):
+    """Who keeps every start and every access, and so must know which of those that the hooks tell of are counted."""
+
+    def begin(self, done: int) -> None:
+        """The engine is going to start, ``done`` starts into the present slice."""
+
+    def end(self, starts: int) -> None:
+        """The slice is over; these of its starts count."""
+
+    def started_twice(self) -> None:
+        """What was just counted is the second start of an instruction for which one counts; it is no longer."""
+
+    def faulted(self, vector: int) -> None:
+        """The present instruction raised an exception."""
+
+
 class Run:
     """What the hooks of one slice have to say. It holds no reference to the CPU, so that hooks make no cycles."""
 
@@ -49,6 +65,8 @@ class Run:
         self.counter = c_uint64.from_address(engine + layout.emu_counter)
         self.limit = c_uint64.from_address(engine + layout.emu_counter + 8)
         self.active = False
+        self.done = 0  # starts of the present slice before the engine was last started
+        self.recorder: Recorder | None = None
         self.silent = False  # hooks of others are passed over: what runs has run before
         self.access = 0  # 1 inside a memory or port hook: the instruction has started
         self.kind = EventKind.NONE
@@ -75,8 +93,11 @@ class Run:
         self.flush_tlb = self.flush_code = False
         self.retired: list[Any] = []  # callbacks of removed hooks, which the engine may still name
 
-    def begin(self, exempt: bool, exempt_site: bool) -> None:
-        """The engine is going to start."""
+    def begin(self, exempt: bool, exempt_site: bool, done: int = 0) -> None:
+        """The engine is going to start, ``done`` starts into the present slice."""
+        self.done = done
+        if self.recorder is not None:
+            self.recorder.begin(done)
         self.kind, self.starts, self.vector = EventKind.NONE, -1, -1
         self.address_of_syscall = None
         self.reason = ""
@@ -110,6 +131,14 @@ class Run:
         self.vector = vector
         self.starts = self.counter.value
         self._stop_engine()
+        if self.recorder is not None:
+            self.recorder.faulted(vector)
+
+    def started_twice(self) -> None:
+        """The start that was just counted is the second of an instruction for which one counts."""
+        self.counter.value -= 1
+        if self.recorder is not None:
+            self.recorder.started_twice()
 
     def reschedule(self) -> None:
         """From the report of a new block: go back to the caller before the block runs."""

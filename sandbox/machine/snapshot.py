@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .devices import State
+from .ram_pages import RamPages
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """All of a machine at one instruction, as values: it may be restored into any machine with as much RAM."""
 
-    ram: bytes
+    ram: RamPages
     registers: bytes
     instructions: int
     idle: int

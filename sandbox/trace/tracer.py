@@ -50,10 +50,11 @@ class LiveTrace(Trace):
             kernel.call("kmalloc", 64)
     """
 
-    def __init__(self, tracer: Tracer, on_event: OnEvent | None, keep: int) -> None:
+    def __init__(self, tracer: Tracer, on_event: OnEvent | None, keep: int, replayed: bool) -> None:
         machine = tracer.guest.machine
         super().__init__(tracer.recorder(), tracer.names, lambda: machine.instructions, keep)
         self._tracer = tracer
+        self._replayed = replayed
         self._hooks: list[Hook] = []
         self._on_event = on_event
         if on_event is not None:
@@ -75,7 +76,7 @@ class LiveTrace(Trace):
     def start(self) -> LiveTrace:
         """Record from now on; the machine must be stopped. Does nothing when it records already."""
         if not self._hooks:
-            self._hooks = self._tracer.attach(self._recorder)
+            self._hooks = self._tracer.attach(self._recorder, self._replayed)
         return self
 
     def stop(self) -> None:
@@ -120,14 +121,15 @@ class Tracer:
         self.guest = guest
         self.names = Names(guest.symbols)
 
-    def trace(self, on_event: OnEvent | None = None, keep: int = KEPT) -> LiveTrace:
+    def trace(self, on_event: OnEvent | None = None, keep: int = KEPT, replayed: bool = False) -> LiveTrace:
         """A trace that records from now on, until ``stop()`` or the end of a ``with`` block.
 
         ``on_event`` is called with each event while the guest runs: when the outermost call that it belongs to has
         returned, callers before what they called. It must not run the guest; an exception in it stops the run. The
-        trace keeps the first ``keep`` events; ``on_event`` gets them all.
+        trace keeps the first ``keep`` events; ``on_event`` gets them all. ``replayed``: what only happens again is
+        recorded too.
         """
-        return LiveTrace(self, on_event, keep).start()
+        return LiveTrace(self, on_event, keep, replayed).start()
 
     @cached_property
     def functions(self) -> dict[int, Traced]:
@@ -174,7 +176,8 @@ class Tracer:
         reader = machine.cpu.register_reader
         return Recorder(self.functions, ram, reader(AT_ENTRY), reader(AT_EXIT), clock, cpu_data)
 
-    def attach(self, recorder: Recorder) -> list[Hook]:
+    def attach(self, recorder: Recorder, replayed: bool = False) -> list[Hook]:
         """Hook a recorder to the guest."""
         cpu = self.guest.machine.cpu
-        return [cpu.hook_code(self.functions, recorder.enter), cpu.hook_code(self.rets, recorder.leave)]
+        return [cpu.hook_code(self.functions, recorder.enter, replayed=replayed),
+                cpu.hook_code(self.rets, recorder.leave, replayed=replayed)]

@@ -21,31 +21,40 @@ ENTRIES = (
     Receive(b"typed\n"),
     Flush(),
 )
+COUNTS = tuple(range(100, 100 + len(ENTRIES)))
 
 
 def test_a_journal_survives_json() -> None:
-    text = json.dumps(Journal(ENTRIES).to_data())
+    text = json.dumps(Journal(ENTRIES, COUNTS).to_data())
     back = Journal.from_data(json.loads(text))
     assert back.entries() == ENTRIES
+    assert [back.count(index) for index in range(len(back))] == list(COUNTS)
     assert [type(entry) for entry in back] == [type(entry) for entry in ENTRIES]
 
 
 @pytest.mark.parametrize("data", [
-    None, 7, {}, {"version": 1}, {"version": 2, "entries": []}, {"version": 1, "entries": [["dance"]]},
-    {"version": 1, "entries": [["run"]]}, {"version": 1, "entries": [["run", 1, 2]]},
-    {"version": 1, "entries": [["write", 1, {"hex": "zz"}, True]]}, {"version": 1, "entries": [7]},
+    None, 7, {}, {"version": 2}, {"version": 1, "entries": []}, {"version": 2, "entries": [[0, "dance"]]},
+    {"version": 2, "entries": [[0, "run"]]}, {"version": 2, "entries": [[0, "run", 1, 2]]},
+    {"version": 2, "entries": [["run", 1]]}, {"version": 2, "entries": [[-1, "run", 1]]},
+    {"version": 2, "entries": [[5, "run", 1], [4, "run", 1]]}, {"version": 2, "entries": [[0]]},
+    {"version": 2, "entries": [[0, "write", 1, {"hex": "zz"}, True]]}, {"version": 2, "entries": [7]},
 ])
 def test_anything_else_is_refused(data: object) -> None:
     with pytest.raises(UsageError):
         Journal.from_data(data)
 
 
-def test_cutting_and_replacing_keep_append_alive() -> None:
-    journal = Journal(ENTRIES)
-    journal.cut(2)
-    assert journal.entries() == ENTRIES[:2]
-    journal.append(Run(1))
-    assert journal.since(2) == [Run(1)]
-    journal.replace(ENTRIES[3:])
-    journal.append(Run(2))
-    assert journal.entries() == (*ENTRIES[3:], Run(2))
+def test_a_copy_stays_as_it_is_and_replacing_with_it_counts_as_another_version() -> None:
+    journal = Journal(ENTRIES[:2], COUNTS[:2])
+    before = journal.copy()
+    journal.append(Run(1), 200)
+    assert journal.since(2) == [Run(1)] and journal.count(2) == 200 and journal.version == 0
+    journal.replace(before)
+    assert journal.entries() == ENTRIES[:2] and journal.version == 1
+    journal.append(Run(2), 300)
+    assert len(before) == 2
+
+
+def test_every_entry_has_its_count() -> None:
+    with pytest.raises(UsageError, match="10 entries of a journal with 1 instruction counts"):
+        Journal(ENTRIES, (1,))

@@ -1,0 +1,57 @@
+"""Places in the code as people write them: an address, a label, a label and an offset, a line of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..errors import UsageError
+from ..guest.symbols import Symbols
+
+_LABEL = re.compile(r"(?P<label>[A-Za-z_.][\w.]*)\s*(?:(?P<sign>[+-])\s*(?P<offset>0x[0-9a-fA-F]+|[0-9]+))?")
+_LINE = re.compile(r"(?P<file>[^:]+):(?P<line>[0-9]+)")
+_NUMBER = re.compile(r"\*?(0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
+
+
+def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
+    """The addresses of code that ``place`` means; more than one for a line that became several pieces of code.
+
+    ``0xffffffff80003b4b``, ``*0xffffffff80003b4b``, ``kmalloc``, ``kmalloc+0x12``, ``slab.asm:120`` (the next line with
+    code, where that one has none). :class:`UsageError` for what is no place, :class:`SymbolNotFound` for a label that
+    nobody defines.
+    """
+    if isinstance(place, int) and not isinstance(place, bool):
+        return (int(place),)
+    text = str(place).strip()
+    number, line, label = _NUMBER.fullmatch(text), _LINE.fullmatch(text), _LABEL.fullmatch(text)
+    if number:
+        return (int(number[1].replace("_", ""), 0),)
+    if line:
+        return _line(symbols, line["file"], int(line["line"]))
+    if label:
+        offset = int(label["offset"] or "0", 0)
+        return (int(symbols[label["label"]]) + (-offset if label["sign"] == "-" else offset),)
+    raise UsageError(f"{text!r} is no place in the code: write an address, a label, label+0x12 or file.asm:120")
+
+
+def _line(symbols: Symbols, file: str, number: int) -> tuple[int, ...]:
+    files = {name for image in symbols.images for name in image.files if name == file or name.endswith(f"/{file}")}
+    if not files:
+        known = sorted({name for image in symbols.images for name in image.files})
+        raise UsageError(f"no source file is called {file!r}; there are {', '.join(known)}")
+    lines = [line for name in sorted(files) for line in _lines_with_code(symbols, name) if line[1] >= number]
+    if not lines:
+        raise UsageError(f"{file} has no code at line {number} or behind it")
+    chosen = min(line for _, line, _ in lines)
+    return tuple(sorted({start for _, line, start in lines if line == chosen}))
+
+
+def _lines_with_code(symbols: Symbols, file: str) -> Iterator[tuple[str, int, int]]:
+    """(file, line, address) of each stretch of code of one line: where a line begins that is not that before it."""
+    for image in symbols.images:
+        before: tuple[str, int] | None = None
+        for address in sorted(image.lines):
+            here = image.lines[address]
+            if here[0] == file and here != before and symbols.in_text(address) and image.data_end(address) is None:
+                yield here[0], here[1], address
+            before = here
