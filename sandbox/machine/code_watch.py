@@ -6,8 +6,8 @@ that sets it: each ``sti``, ``popf`` and ``iret`` in a page of code is noted whe
 *Which starts do not count.* A store into the very block that is running makes the engine start it a second time,
 alone, after it has forgotten the block. By our clock the two are one start. The first shows as a MEM_WRITE in a frame
 with code; the second as the same instruction, begun right after it with the same registers (MEM_WRITE comes again for
-aligned stores alone). Frames that no page lets the guest write are not looked at: a kernel whose text is read-only
-pays nothing.
+aligned stores alone: after any other the engine calls no memory hook until it is left, so it is left). Frames that no
+page lets the guest write are not looked at: a kernel whose text is read-only pays nothing.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class CodeWatch:
         self._watching_sites = False
         self._watched_frames: set[int] = set()  # numbers of frames with code whose stores are looked at
         self._rights = (0, 0)  # CR0 and CR3 when the watched frames were last chosen
+        self._unaligned = False  # the last of those stores
         self._storing: set[int] = set()  # instructions that stored into watched frames
         self._read: Callable[[], tuple[int, ...]] | None = None
 
@@ -157,6 +158,7 @@ class CodeWatch:
         if size > 1 and code not in _ENDS_BLOCK and self.paging.can_be_written(frame):
             self._run.started_twice()
             self._watch(frame)
+            self._run.reschedule()
 
     def _stored(self, address: int, size: int) -> None:
         """A store into a watched frame is about to happen."""
@@ -166,6 +168,7 @@ class CodeWatch:
             self._read = host.register_reader((*GENERAL_REGISTERS, "rip"))
         registers = self._read()
         run.store_count, run.store_state = run.counter.value, _PACKED.pack(*registers)
+        self._unaligned = bool(address % size)
         if registers[16] not in self._storing:
             self._storing.add(registers[16])
             host.mark(registers[16], self._started, run.handlers)
@@ -180,3 +183,5 @@ class CodeWatch:
             run.limit.value -= run.granted
             run.granted = False
             run.store_done()
+            if self._unaligned:
+                run.stop_soon()

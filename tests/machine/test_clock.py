@@ -34,6 +34,12 @@ PROGRAMS: dict[str, tuple[str, dict[int, str], int]] = {
     "stores that rewrite a loop": (
         f"lea rbx, [rip + x]; mov ecx, 40; l: nop; mov byte ptr [rbx], 0x90; x: nop; nop; inc rax;"
         f"mov byte ptr [rbx + 1], 0x90; mov word ptr [rbx], 0x9090; dec ecx; jnz l; {EXIT}", {}, 2 + 40 * 9 + 2),
+    "unaligned stores that rewrite a loop": (
+        f"lea rbx, [rip + l]; mov ecx, 40; l: mov dword ptr [rbx + 9], 0x90909090; {'nop;' * 9} inc rax; dec ecx;"
+        f"jnz l; {EXIT}", {}, 2 + 40 * 13 + 2),
+    "a read and a store that rewrite a loop": (
+        f"lea rbx, [rip + l]; mov ecx, 40; l: add byte ptr [rbx + 9], 0; {'nop;' * 9} dec ecx; jnz l; {EXIT}", {},
+        2 + 40 * 12 + 2),
     "a rep that rewrites what follows it": (
         f"mov ecx, 20; lea rdi, [rip + y]; mov al, 0x90; rep stosb; y: {'nop;' * 22} {EXIT}", {}, 3 + 21 + 22 + 2),
     "a push onto the running block": (
