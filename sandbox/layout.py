@@ -103,6 +103,10 @@ class TextField(Field):
         return value.encode()[: self.count - 1].ljust(self.count, b"\0")
 
 
+class PointerField(Field):
+    """A 64-bit virtual address."""
+
+
 class NestedField(Field):
     """A structure, or an array of them, inside another; reading it gives live views."""
 
@@ -143,7 +147,7 @@ def u64(note: str = "", count: int = 1) -> Field:
 
 def pointer(note: str = "", count: int = 1) -> Field:
     """A 64-bit virtual address."""
-    return Field(8, note, count)
+    return PointerField(8, note, count)
 
 
 def text(length: int, note: str = "") -> Field:

@@ -133,8 +133,9 @@ def test_the_exit_status_tells_how_the_guest_ended_and_a_sentence_says_it(
     (["run", "\nmain: ret\n"], "a program is a file"),
     (["disasm", "kmaloc"], "did you mean kmalloc"),
     (["disasm", "panic_info"], "panic_info is not code"),
-    (["export", "01"], "Missing option '-o'"),
+    (["export", "01"], "nothing to write"),
     (["export", "01", "-o", "/nonexistent/image"], "No such file"),
+    (["export", "01", "--symbols", "/nonexistent/symbols"], "No such file"),
     (["frobnicate"], "No such command"),
 ])
 def test_bad_usage_is_status_2_and_one_sentence_on_standard_error(run: Run, arguments: list[str], words: str) -> None:
@@ -307,6 +308,16 @@ def test_the_command_that_export_prints_boots_the_image(run: Run, tmp_path: Path
     quiet = run("run", "01", "-q")
     assert (done.returncode, done.stdout.decode()) == (33, quiet[1])
     assert run("run", "01", "--on", "qemu")[:2] == quiet[:2]
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_the_command_that_export_prints_for_its_symbols_opens_them_in_gdb(run: Run, tmp_path: Path) -> None:
+    symbols = tmp_path / "the symbols"
+    status, out, _ = run("export", "01", "--symbols", symbols)
+    assert status == 0 and (tmp_path / "the symbols.src" / "kernel_asm" / "slab.asm").is_file()
+    done = subprocess.run([*shlex.split(out), "-nx", "-batch", "-ex", "list main"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=30, check=True)
+    assert "main:" in done.stdout and done.stderr == ""
 
 
 def test_without_qemu_the_error_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ..guest.options import BootOptions
 from ..guest.symbols import Symbols
 from ..kernel import assemble_program, boot
 from ..toolchain.packaged import kernel_image
+from ..toolchain.symbols_file import write_symbols
 from ..view.disasm import disassembly
 from ..view.memory_map import memory_map as memory_map_text
 from ..view.slab_table import slab_table
@@ -98,20 +99,32 @@ def new(terminal: Terminal, /, file: Path) -> None:
 
 @click.command()
 @program_argument()
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
-              help="Where the image goes.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Where the multiboot image goes.")
+@click.option("--symbols", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Where an ELF file with symbols and lines for gdb goes; its sources go to FILE.src.")
 @machine_options
 @click.pass_obj
-def export(terminal: Terminal, /, program: str | Path, output: Path, **machine: Any) -> None:
-    """Write the kernel with PROGRAM as a multiboot image, and print the command that boots it in QEMU."""
+def export(terminal: Terminal, /, program: str | Path, output: Path | None, symbols: Path | None,
+           **machine: Any) -> None:
+    """Write the kernel with PROGRAM as an image that QEMU boots, or as a file that tells gdb about them.
+
+    The command that uses the file is printed.
+    """
+    if output is None and symbols is None:
+        raise UsageError("nothing to write: give -o FILE for the image, --symbols FILE for gdb, or both")
     options = BootOptions(**boot_options(**machine))
     kernel = kernel_image()
-    image = export_image(kernel, assemble_program(program, kernel), options)
-    try:
-        output.write_bytes(image)
-    except OSError as error:
-        raise click.ClickException(f"{output}: {error.strerror}") from None
-    terminal.line(shlex.join(qemu_command(output, options)))
+    image = assemble_program(program, kernel)
+    if symbols is not None:
+        write_symbols(symbols, (kernel, image))
+        terminal.line(shlex.join(["gdb", str(symbols)]))
+    if output is not None:
+        try:
+            output.write_bytes(export_image(kernel, image, options))
+        except OSError as error:
+            raise click.ClickException(f"{output}: {error.strerror}") from None
+        terminal.line(shlex.join(qemu_command(output, options)))
 
 
 @click.command()

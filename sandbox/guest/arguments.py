@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..abi import KERNEL_STACK_SIZE
 from ..address import U64
 from ..errors import UsageError
-from .symbols import Prototype
+from ..toolchain.prototype import Prototype
 
 MAX_ARGUMENTS = 64
 MAX_COPIED = KERNEL_STACK_SIZE // 4

@@ -6,7 +6,6 @@ function of the kernel has: the number of arguments of a call can then be checke
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 from ..address import VirtAddr
 from ..errors import SymbolNotFound
 from ..toolchain.image import Image
+from ..toolchain.prototype import Prototype, prototypes
 from ..toolchain.source import SourceLine
-
-_PROTOTYPE = re.compile(r"^# [A-Za-z_][\w \t*]*?[ \t*](?P<name>[A-Za-z_]\w*)\((?P<parameters>.*)\)\s*$", re.MULTILINE)
+from ..toolchain.unwind import Unwind
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,6 @@ class Location:
             return str(self.address)
         place = f" ({self.source})" if self.source else ""
         return (f"{self.symbol}+{self.offset:#x}" if self.offset else self.symbol) + place
-
-
-@dataclass(frozen=True)
-class Prototype:
-    """A C declaration out of a comment: ``parameters`` as they are written, ``variadic`` for ``...`` at the end."""
-
-    name: str
-    text: str
-    parameters: tuple[str, ...]
-    variadic: bool
-
-    def accepts(self, count: int) -> bool:
-        """Whether a call may have this many arguments."""
-        return count >= len(self.parameters) if self.variadic else count == len(self.parameters)
-
-    @property
-    def wants(self) -> str:
-        """How many arguments it takes, in words."""
-        count = len(self.parameters)
-        return f"{'at least ' if self.variadic else ''}{count} argument{'' if count == 1 else 's'}"
 
 
 class Symbols(Mapping[str, VirtAddr]):
@@ -103,6 +82,12 @@ class Symbols(Mapping[str, VirtAddr]):
             return Location(VirtAddr(address), source=image.line(address))
         return Location(VirtAddr(address), names[at], address - starts[at], image.line(address))
 
+    def end_of(self, address: int) -> int:
+        """Where the label behind ``address`` stands; 2^64 behind the last one."""
+        starts, _ = self._sorted
+        at = bisect_right(starts, address)
+        return starts[at] if at < len(starts) else 1 << 64
+
     def line(self, address: int) -> SourceLine | None:
         """The source line whose bytes hold ``address``."""
         image = self.image_at(address)
@@ -119,6 +104,11 @@ class Symbols(Mapping[str, VirtAddr]):
         return self._prototypes.get(name)
 
     @cached_property
+    def unwind(self) -> Unwind:
+        """The rules by which the stack is unwound, worked out when they are first asked for."""
+        return Unwind(*self.images)
+
+    @cached_property
     def _sorted(self) -> tuple[list[int], list[str]]:
         """Addresses and names, ascending; of several labels at one address the first that was written."""
         first: dict[int, str] = {}
@@ -129,25 +119,4 @@ class Symbols(Mapping[str, VirtAddr]):
 
     @cached_property
     def _prototypes(self) -> dict[str, Prototype]:
-        found = {}
-        for image in self.images:
-            for text in image.files.values():
-                for match in _PROTOTYPE.finditer(text):
-                    name = match["name"]
-                    if name in image.symbols and re.search(rf"^{re.escape(name)}:", text, re.MULTILINE):
-                        found[name] = _parse(name, match[0][2:].strip(), match["parameters"])
-        return found
-
-
-def _parse(name: str, text: str, parameters: str) -> Prototype:
-    pieces, depth, start = [], 0, 0
-    for at, character in enumerate(parameters):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            pieces.append(parameters[start:at].strip())
-            start = at + 1
-    pieces.append(parameters[start:].strip())
-    if pieces in (["void"], [""]):
-        pieces = []
-    variadic = bool(pieces) and pieces[-1] == "..."
-    return Prototype(name, text, tuple(pieces[:-1] if variadic else pieces), variadic)
+        return {name: found for image in self.images for name, found in prototypes(image).items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import capstone
 from capstone import x86
@@ -65,6 +65,49 @@ class Decoded:
     operands: tuple[str | int | DecodedMemory, ...]
 
 
+@dataclass(frozen=True)
+class Operand:
+    """One operand that is written in an instruction: ``access`` is ``r``, ``w``, ``rw``, or empty for a constant."""
+
+    value: str | int | DecodedMemory
+    size: int
+    access: str
+
+
+@dataclass(frozen=True)
+class Detail:
+    """An instruction with all that the processor's decoder knows: its operands, the prefixes ``rep repe repne lock``,
+    and the registers that it reads and writes, those that are not written in it too (``rflags`` among them)."""
+
+    instruction: Instruction
+    operands: tuple[Operand, ...]
+    prefix: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The mnemonic without prefixes."""
+        return self.instruction.mnemonic.split()[-1]
+
+
+class Outline(NamedTuple):
+    """An instruction in brief, many times faster to get than the others: its operands are text."""
+
+    address: int
+    size: int
+    mnemonic: str
+    operands: str
+
+
+# What Capstone 5 leaves out: registers that an instruction writes, and a store to its first operand.
+_ALSO_WRITES = {"cmpxchg": ("rax",), "enter": ("rbp", "rsp"), "syscall": ("rcx", "r11"),
+                **dict.fromkeys(("cmpxchg8b", "cmpxchg16b"), ("rax", "rdx"))}
+_ALSO_STORES = frozenset({"cmpxchg", "cmpxchg8b", "cmpxchg16b", "fxsave", "fxsave64", "sgdt", "sidt"})
+_ACCESS = {0: "", capstone.CS_AC_READ: "r", capstone.CS_AC_WRITE: "w",
+           capstone.CS_AC_READ | capstone.CS_AC_WRITE: "rw"}
+
+
 class Disassembler:
     """An x86 decoder for 64-bit code, or 32-bit code where ``bits`` says so."""
 
@@ -72,6 +115,7 @@ class Disassembler:
         mode = {32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[bits]
         self._engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
         self._engine.detail = True
+        self._brief = capstone.Cs(capstone.CS_ARCH_X86, mode)
 
     def disassemble(self, data: bytes, address: int, symbolize: Symbolize | None = None) -> Instruction:
         """The instruction at the start of ``data``, which lies at ``address``."""
@@ -107,6 +151,34 @@ class Disassembler:
             found = self.disassemble(text.data[offset : offset + MAX_INSTRUCTION], at, image.symbolize)
             yield found
             at = found.end
+
+    def detail(self, data: bytes, address: int, symbolize: Symbolize | None = None) -> Detail | None:
+        """The first instruction with its operands and registers, None when there is none."""
+        raw = self._raw(data, address)
+        if raw is None:
+            return None
+        text = raw.op_str if symbolize is None else self._with_symbols(raw, symbolize)
+        name = raw.mnemonic.split()[-1]
+        operands = tuple(Operand(self._operand(raw, item), item.size, _access(name, item)) for item in raw.operands)
+        reads, writes = (tuple(dict.fromkeys(str(raw.reg_name(number)) for number in numbers))
+                         for numbers in raw.regs_access())
+        return Detail(Instruction(address, raw.size, bytes(raw.bytes), raw.mnemonic, text), operands,
+                      " ".join(raw.mnemonic.split()[:-1]), reads, (*writes, *_ALSO_WRITES.get(name, ())))
+
+    def outline(self, image: Image) -> Iterator[Outline]:
+        """All the instructions of ``image`` in brief, ascending; what is none is left out, byte by byte."""
+        text = image.section("text")
+        if text is None:
+            return
+        at = text.address
+        for start, end in (*image.data_in_text, (image.text_end, image.text_end)):
+            while at < start:
+                code = text.data[at - text.address : start - text.address]
+                for found in self._brief.disasm_lite(code, at):
+                    yield Outline(*found)
+                    at = found[0] + found[1]
+                at += at < start
+            at = max(at, end)
 
     def rets(self, image: Image, *functions: str) -> tuple[int, ...]:
         """The addresses of the ``ret`` instructions in these functions, in all of the text when none is named."""
@@ -144,6 +216,11 @@ class Disassembler:
                 if name and start >= 0:
                     return f"{text[:start]}[rip + {name}]{text[text.index(']', start) + 1:]}"
         return text
+
+
+def _access(name: str, operand: Any) -> str:
+    stores = name in _ALSO_STORES and operand.type == x86.X86_OP_MEM
+    return _ACCESS[operand.access & 3 | (capstone.CS_AC_WRITE if stores else 0)]
 
 
 def disassemble(data: bytes, address: int, symbolize: Symbolize | None = None) -> Iterator[Instruction]:
