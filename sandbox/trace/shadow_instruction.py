@@ -9,7 +9,7 @@ from ..address import U64
 from ..errors import GuestMemoryError
 from ..guest.symbols import Location, Symbols
 from ..layout import Writable
-from ..toolchain.disassembler import MAX_INSTRUCTION, DecodedMemory, Disassembler
+from ..toolchain.disassembler import MAX_INSTRUCTION, Decoded, DecodedMemory, Disassembler
 
 STRING_REGISTERS = ("rsi", "rdi")
 _LOW_NAMES = {f"e{name}": f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")} | {
@@ -43,14 +43,7 @@ class Examiner:
         image = self._symbols.image_at(rip)
         shown = self._disassembler.disassemble(code, rip, None if image is None else image.symbolize)
         decoded = self._disassembler.decode(code, rip) if code else None
-        values = {"rip": rip + shown.size} | {name: registers[name] for name in registers if name != "rip"}
-        explicit, bases = [], []
-        for operand in decoded.operands if decoded is not None else ():
-            if isinstance(operand, DecodedMemory):
-                base, index = _value(values, operand.base), _value(values, operand.index)
-                segment = self._gs_base() if operand.segment == "gs" else 0
-                explicit.append((segment + base + index * operand.scale + operand.displacement) & U64)
-                bases += [base] if operand.base and operand.base != "rip" else []
+        explicit, bases = operand_addresses(decoded, registers, {"gs": self._gs_base()})
         implied = [registers[name] for name in STRING_REGISTERS] + [registers["rsp"], registers["rsp"] - 8 & U64]
         return Seen(rip, shown.text, self._symbols.locate(rip), (*explicit, *implied), tuple(bases))
 
@@ -61,6 +54,23 @@ class Examiner:
             except GuestMemoryError:
                 continue
         return b""
+
+
+def operand_addresses(
+    decoded: Decoded | None, registers: Mapping[str, int], segments: Mapping[str, int]
+) -> tuple[list[int], list[int]]:
+    """The virtual addresses that an instruction's operands name, and the registers that point into memory there.
+    ``registers`` are those before it, ``segments`` the bases of the segments that have one."""
+    addresses, bases = [], []
+    if decoded is not None:
+        values = {**registers, "rip": registers["rip"] + decoded.size}
+        for operand in decoded.operands:
+            if isinstance(operand, DecodedMemory):
+                base, index = _value(values, operand.base), _value(values, operand.index)
+                segment = segments.get(operand.segment, 0)
+                addresses.append((segment + base + index * operand.scale + operand.displacement) & U64)
+                bases += [base] if operand.base and operand.base != "rip" else []
+    return addresses, bases
 
 
 def _value(values: Mapping[str, int], name: str) -> int:
