@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from struct import unpack
 
 from ..abi import (
     BOOT_INFO_PHYS,
@@ -41,6 +42,8 @@ from .magazines import cpus
 from .reader import GuestReader, Readable, symbol, word
 from .slabs import HeapObject, LargeAllocation
 from .views import Heap
+
+_ENTRIES = f"<{ENTRIES_PER_TABLE}Q"
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,10 @@ def tables(paging: Paging) -> Iterator[Table]:
         yield Table(level.name, physical, base)
         if depth + 1 == len(LEVELS) or not paging.memory.contains(physical, PAGE_SIZE):
             return
-        data = paging.memory.read(physical, PAGE_SIZE)
-        for index in range(ENTRIES_PER_TABLE):
-            entry = PageTableEntry(int.from_bytes(data[8 * index : 8 * index + 8], "little"))
+        for index, number in enumerate(unpack(_ENTRIES, paging.memory.read(physical, PAGE_SIZE))):
+            if not number:                       # most are
+                continue
+            entry = PageTableEntry(number)
             if entry.P and not (level.may_map and entry.PS):
                 yield from below(entry.address, depth + 1, base | index << level.shift)
 
@@ -295,15 +299,39 @@ class AddressBook:
         return "mapped", f"mapped to {PhysAddr(physical)}" + (f": {behind[1]}" if behind else ""), None
 
 
+@dataclass(frozen=True)
+class Part:
+    """The innermost field of a structure that covers one of its bytes: ``name`` is ``partial.next`` or ``objects[3]``,
+    empty for padding; ``offset`` and ``size`` are those of that element, ``within`` is the structure that it is a
+    member of, and ``field`` its declaration."""
+
+    name: str
+    offset: int
+    size: int
+    within: type[Struct]
+    field: Field | None
+
+
+def part_of(struct: type[Struct], offset: int) -> Part:
+    """What lies at byte ``offset`` of a structure. An array of bytes is one element."""
+    field: Field | None = struct.field_at(offset)
+    if field is None:
+        return Part("", offset, 1, struct, None)
+    width = field.size if field.width == 1 else field.width
+    index = (offset - field.offset) // width
+    name = field.name if width == field.size else f"{field.name}[{index}]"
+    start = field.offset + index * width
+    if not isinstance(field, NestedField):
+        return Part(name, start, width, struct, field)
+    inner = part_of(field.struct, offset - start)
+    return Part(f"{name}.{inner.name}" if inner.name else name, start + inner.offset, inner.size, inner.within,
+                inner.field)
+
+
 def field_name(struct: type[Struct], offset: int) -> str:
     """The name of the field that covers a byte of a structure: ``partial.next``, ``objects[3]``, with the byte's
     number behind it when it is not the first."""
-    field: Field | None = struct.field_at(offset)
-    if field is None:
+    part = part_of(struct, offset)
+    if part.field is None:
         return f"padding at offset {offset}"
-    index, inside = divmod(offset - field.offset, field.width)
-    name = field.name if field.count == 1 or field.width == 1 else f"{field.name}[{index}]"
-    if isinstance(field, NestedField):
-        return f"{name}.{field_name(field.struct, inside)}"
-    byte = offset - field.offset if field.width == 1 else inside
-    return f"{name} (byte {byte})" if byte else name
+    return f"{part.name} (byte {offset - part.offset})" if offset > part.offset else part.name
