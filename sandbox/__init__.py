@@ -46,6 +46,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .debugger.moment import Access, Moment
+    from .debugger.timeline import Timeline
     from .isolated import IsolatedResult, run_isolated
     from .kernel import Kernel, boot
     from .recording import open_record, record
@@ -56,11 +58,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "run_isolated": "isolated", "IsolatedResult": "isolated",
     "boot": "kernel", "Kernel": "kernel",
+    "Timeline": "debugger.timeline", "Moment": "debugger.moment", "Access": "debugger.moment",
     "record": "recording", "open_record": "recording",
     "SlabAllocator": "slab_allocator", "Slab": "slab_allocator", "SlabBlock": "slab_allocator",
 }
 
 __all__ = [
+    "Access",
     "AssemblyError",
     "CalleeSavedError",
     "EngineCrashed",
@@ -78,6 +82,7 @@ __all__ = [
     "HeapCorruption",
     "IsolatedResult",
     "Kernel",
+    "Moment",
     "PhysAddr",
     "PhysicalAddressError",
     "PositionError",
@@ -89,6 +94,7 @@ __all__ = [
     "SlabAllocator",
     "SlabBlock",
     "SymbolNotFound",
+    "Timeline",
     "TranslationError",
     "UsageError",
     "VirtAddr",

@@ -155,10 +155,16 @@ def boot(
     chosen = BootOptions(ram, magazines, hz, empty_slab_limit, seed, slab_debug, freelist_hardened, freelist_random)
     image = packaged.kernel_image()
     assembled = None if program is None else assemble_program(program, image)
-    machine = Machine(chosen.ram_size, console_limit=console_limit)
+    return boot_images(image, assembled, chosen, shadowed, console_limit)
+
+
+def boot_images(image: Image, program: Image | None, options: BootOptions, shadow: ShadowOptions | None = None,
+                console_limit: int = CONSOLE_BYTES) -> Kernel:
+    """Boot a kernel that is assembled already; see :func:`boot`."""
+    machine = Machine(options.ram_size, console_limit=console_limit)
     try:
-        power_on(machine, image, assembled, chosen)
-        return Kernel(machine, image, assembled, chosen, shadowed)
+        power_on(machine, image, program, options)
+        return Kernel(machine, image, program, options, shadow)
     except BaseException as error:
         console = machine.serial.text
         machine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ..address import check_address
 from ..errors import UsageError
 from ..guest.symbols import Symbols
 
@@ -22,7 +23,9 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
     """
     if isinstance(place, int) and not isinstance(place, bool):
         return (int(place),)
-    text = str(place).strip()
+    if not isinstance(place, str):
+        raise UsageError(f"a place in the code is an address or a text, not {place!r}")
+    text = place.strip()
     number, line, label = _NUMBER.fullmatch(text), _LINE.fullmatch(text), _LABEL.fullmatch(text)
     if number:
         return (int(number[1].replace("_", ""), 0),)
@@ -32,6 +35,18 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
         offset = int(label["offset"] or "0", 0)
         return (int(symbols[label["label"]]) + (-offset if label["sign"] == "-" else offset),)
     raise UsageError(f"{text!r} is no place in the code: write an address, a label, label+0x12 or file.asm:120")
+
+
+def address_of(symbols: Symbols, place: int | str) -> int:
+    """The one address that a number, a label, or a label and an offset mean, of code or of data.
+
+    :class:`UsageError` for what is no such thing, :class:`SymbolNotFound` for a label that nobody defines.
+    """
+    if isinstance(place, str) and _LINE.fullmatch(place.strip()):
+        raise UsageError(f"an address is a number or a label, not {place!r}")
+    address = addresses(symbols, place)[0] if isinstance(place, str) else place
+    check_address(address)
+    return int(address)
 
 
 def _line(symbols: Symbols, file: str, number: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ it has to look at.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ class Watch:
     write: bool = True
 
 
+class _Enough(Exception):
+    """The search is over."""
+
+
 class Piece(NamedTuple):
     """The part of a watch that lies in one page."""
 
@@ -56,6 +60,10 @@ class Found(NamedTuple):
     size: int = 0
     value: int = 0
     by: str = "instruction"
+
+
+Wanted = Callable[[Found], bool]
+"""Asked inside a hook, when the machine stands at what was found."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +98,31 @@ class Search:
         self._examiner = examiner
         self._rip = self._cpu.register_reader(("rip",))
 
-    def forwards(self, end: int, addresses: Collection[int], watched: Collection[Piece], here: bool) -> Found | None:
-        """The first hit from where the guest stands to the moment ``end``. The present instruction does not count;
-        with ``here`` its accesses do."""
+    def forwards(self, end: int, addresses: Collection[int], watched: Collection[Piece], *, here: bool = False,
+                 wanted: Wanted = lambda found: True) -> Found | None:
+        """The first hit from where the guest stands to the moment ``end`` that is ``wanted``. The present instruction
+        does not count; with ``here`` its accesses do."""
         start = self._travel.machine.instructions
         hits: list[Found] = []
 
         def hit(found: Found) -> None:
-            if not hits and (found.instruction > start or (here and found.piece is not None
-                                                           and found.by == "instruction")):
-                hits.append(found)
-                self._travel.machine.request_stop(HIT)
+            if hits or not (found.instruction > start or (here and found.kind and found.by == "instruction")):
+                return
+            if not wanted(found):
+                return
+            hits.append(found)
+            if found.by != "instruction":                # between two instructions, where no hook can ask for a stop
+                raise _Enough
+            self._travel.machine.request_stop(HIT)
 
-        with self._hooked(addresses, watched, hit):
+        with self._hooked(addresses, watched, hit), suppress(_Enough):
             self._travel.go(None, end)
         return hits[0] if hits else None
 
     def backwards(self, position: int, addresses: Collection[int], watched: Collection[Piece],
-                  wanted: Callable[[Found], bool] = lambda found: True) -> Found | None:
-        """The last hit before the moment ``position`` that is ``wanted``."""
+                  wanted: Callable[[Found], bool] = lambda found: True, earliest: int = 0) -> Found | None:
+        """The last hit before the moment ``position`` that is ``wanted``; the past before ``earliest`` need not be
+        looked at."""
         last: list[Found] = []
 
         def hit(found: Found) -> None:
@@ -117,7 +131,7 @@ class Search:
 
         with self._hooked(addresses, watched, hit):
             end = position
-            while end > self._moments.first.instruction:
+            while end > max(self._moments.first.instruction, earliest):
                 start = self._moments.before(end - 1)
                 self._travel.go(start, end)
                 if last:
@@ -134,6 +148,14 @@ class Search:
         def reached(address: int) -> None:
             hit(Found(machine.instructions, address))
 
+        def written(address: int, data: bytes, by_processor: bool) -> None:
+            for piece in watched:
+                if piece.watch.write and address < piece.physical + piece.size and piece.physical < address + len(data):
+                    hit(Found(machine.instructions, cpu.view.rip, piece, "write", address, len(data),
+                              int.from_bytes(data, "little"), "processor" if by_processor else "python"))
+
+        listeners = machine.memory.listeners
+        listeners.append(written)
         try:
             if addresses:
                 hooks.append(cpu.hook_code(addresses, reached, replayed=True))
@@ -144,6 +166,7 @@ class Search:
                     hooks.append(cpu.hook_memory(begin, end, accessed, read_after=read, write=write, replayed=True))
             yield
         finally:
+            listeners.remove(written)
             for hook in hooks:
                 hook.remove()
 

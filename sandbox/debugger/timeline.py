@@ -15,191 +15,91 @@ instructions between executed once more (:mod:`sandbox.guest.replay`). The momen
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
-from ..errors import PositionError, UsageError
-from ..guest.journal import Journal
-from ..guest.memory import VirtualMemory
+from ..errors import GuestPanic, ShadowError, UsageError
 from ..guest.outcome import RunResult
-from ..guest.registers import Registers
-from ..guest.symbols import Symbols
-from ..guest.travel import Kept, Travel
-from ..heap.views import Heap
-from ..machine.machine import Machine
+from ..guest.travel import Kept
+from ..trace.accesses import AccessLog
 from ..trace.events import Event
 from ..trace.shadow_instruction import Examiner
 from ..trace.trace import Trace
 from ..trace.tracer import Tracer
+from .diff import Diff, compare
+from .explain import Explanation, explain
+from .journey import MEMORY_BUDGET, G, Journey
+from .lives import Life, history
 from .moment import Access, Moment, moment
-from .moments import Moments
-from .places import addresses
-from .search import Found, Hit, Search, Watch, pieces
+from .places import address_of, addresses
+from .record import record_of, write
+from .search import Found, Hit, Piece, Search, Watch, pieces
+from .state import capture
+from .stepping import Stepping
 
-MEMORY_BUDGET = 256 << 20
-"""Bytes that the snapshots of a timeline may take, unless it is told otherwise."""
 PREDICATE_LIMIT = 1_000_000
 """Instructions that are looked at one by one for a predicate: some ten seconds."""
 
 
-class Debuggee(Protocol):
-    """What a timeline needs of a guest whose heap can be read; ``sandbox.Kernel`` is one."""
+class Timeline(Journey[G]):
+    """The moments of one guest and what can be asked of them. ``result`` is what came of a program's run, ``notes`` are
+    sentences about a record that was opened. In a ``with`` block it closes a kernel that it has booted itself.
 
-    machine: Machine
-    symbols: Symbols
-    memory: VirtualMemory
-    registers: Registers
-    travel: Travel
-    heap: Heap
-
-    @property
-    def journal(self) -> Journal:
-        """Everything that came from outside since boot."""
-        ...
-
-
-G = TypeVar("G", bound=Debuggee)
-
-
-class Timeline(Generic[G]):
-    """The moments of one guest, from ``origin`` on.
-
-    ``kernel`` is the guest, at the present moment. What is done to it at the end goes on with the run; what is done to
-    it in the past is a diversion, which the next move leaves behind.
+    With ``accesses`` every instruction and every access is kept in :attr:`accesses`, as soon as one asks for one.
     """
 
-    def __init__(self, kernel: G, tracer: Tracer, origin: Kept, *, budget: int = MEMORY_BUDGET) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: G, tracer: Tracer, origin: Kept, *, budget: int = MEMORY_BUDGET,
+                 accesses: bool = False) -> None:
+        super().__init__(kernel, origin, budget)
+        self.owns_kernel = False
         self.result: RunResult | None = None
-        self._travel = kernel.travel
+        self.notes: tuple[str, ...] = ()
         self._tracer = tracer
-        self._moments = Moments(origin, budget)
-        self._version = kernel.journal.version
-        self._at = 0
         self._trace: tuple[Trace, int] | None = None     # and the length of the run when it was made
+        self._log: AccessLog | None = None
+        self._logged = (-1, 0)                           # the length of the run and of its journal, as they are in it
+        self._logs = accesses
         machine, registers = kernel.machine, kernel.machine.cpu
         self._search = Search(self._travel, self._moments, Examiner(
             machine.virtual, kernel.symbols, lambda: registers["gs_base"]))
-        itself = weakref.ref(self)                       # the machine must not keep its timeline alive
+        self._stepping = Stepping(self._travel, self._search, kernel.symbols, machine.virtual, kernel.registers,
+                                  self._move)
 
-        def passed() -> None:
-            timeline = itself()
-            if timeline is not None:
-                timeline._keep()
+    def __enter__(self) -> Timeline[G]:
+        return self
 
-        def come_back() -> None:
-            timeline = itself()
-            if timeline is not None:
-                timeline._move(timeline._at)
+    def __exit__(self, *exception: object) -> None:
+        if self.owns_kernel:
+            self.kernel.close()
 
-        machine.at_period = passed
-        kernel.travel.history.come_back = come_back
+    def forget(self) -> None:
+        """The run is another one: its trace and its accesses have to be made again."""
+        self._trace = self._log = None
+        self._logged = (-1, 0)
 
-    def _keep(self) -> None:
-        """The clock is at one of the counts at which a snapshot changes nothing."""
-        self._moments.add(self._travel.keep_here() if self._travel.away else self._travel.keep())
+    # -- stepping ---------------------------------------------------------------------------------------------
+    def next(self) -> Moment:
+        """The next instruction of this function: calls, interrupts and every turn of a ``rep`` are passed over."""
+        return self._stepped(1, self._stepping.next)
 
-    def keep(self, kept: Kept) -> None:
-        """A snapshot of this run that somebody has: moves can begin there."""
-        self._moments.add(kept)
+    def finish(self) -> Moment:
+        """Where this function's caller goes on, or the code that it interrupted. ``UsageError`` where there is none."""
+        return self._stepped(1, self._stepping.finish)
 
-    def adopt(self, trace: Trace) -> None:
-        """``trace`` has recorded all of the run since the kernel was ready: it need not be made again."""
-        self._trace = trace, self.length
+    def reverse_next(self) -> Moment:
+        """The last instruction of this function before the present one; before its first, the call of it."""
+        return self._stepped(-1, self._stepping.reverse_next)
 
-    # -- where ------------------------------------------------------------------------------------------------
-    @property
-    def start(self) -> int:
-        """The first moment: 0, when the machine was switched on, or, under a shadow, when that began."""
-        return self._moments.first.instruction
+    def reverse_finish(self) -> Moment:
+        """The call that entered this function, about to run. ``UsageError`` where there is none."""
+        return self._stepped(-1, self._stepping.reverse_finish)
 
-    @property
-    def length(self) -> int:
-        """The last moment: everything that was done is done then."""
-        return self._travel.history.end
-
-    @property
-    def position(self) -> int:
-        """The present moment."""
-        return self._at if self._travel.away else self.length
-
-    @property
-    def diverted(self) -> bool:
-        """Whether the guest was changed at this past moment: the next move leaves that behind."""
-        return self._travel.history.diverted
-
-    @property
-    def moment(self) -> Moment:
-        """The present moment in words."""
-        return moment(self.kernel.symbols, self.position, self.kernel.registers["rip"])
-
-    @property
-    def snapshots(self) -> tuple[int, ...]:
-        """The instruction counts of the snapshots that moves begin at; they take :attr:`memory` bytes."""
-        return tuple(kept.instruction for kept in self._moments)
-
-    @property
-    def memory(self) -> int:
-        """The bytes that the snapshots take, those of the first not counted."""
-        return self._moments.bytes
-
-    # -- going ------------------------------------------------------------------------------------------------
-    def goto(self, instruction: int) -> Moment:
-        """Go to a moment. :class:`~sandbox.errors.PositionError` for one outside ``start`` to ``length``."""
-        self._synchronize()
-        if not isinstance(instruction, int) or isinstance(instruction, bool):
-            raise UsageError(f"a moment is an instruction count, not {instruction!r}")
-        if not self.start <= instruction <= self.length:
-            raise PositionError(instruction, self.start, self.length)
-        self._move(int(instruction))
+    def _stepped(self, direction: int, find: Callable[[], int]) -> Moment:
+        """Go to the moment that ``find`` finds, or stay where it finds none."""
+        self._require(self.position + direction)
+        with self._errand() as errand:
+            errand.goal, errand.stands = find(), True
         return self.moment
-
-    def step(self, count: int = 1) -> Moment:
-        """``count`` instructions on; each turn of a ``rep`` is one, and so is the last look at its counter."""
-        return self.goto(self.position + count)
-
-    def back(self, count: int = 1) -> Moment:
-        """``count`` instructions back."""
-        return self.goto(self.position - count)
-
-    def at(self, event: Event) -> Moment:
-        """Where an event begins: its function's first instruction is next."""
-        return self.goto(event.entered)
-
-    def _move(self, instruction: int) -> None:
-        """Go to a moment of the run."""
-        travel = self._travel
-        stands = None if travel.history.diverted else self._at if travel.away else self.length
-        if stands == instruction:
-            return
-        self._moments.focus = instruction
-        start: Kept | None = self._moments.before(instruction)
-        if travel.away and stands is not None and start is not None and start.instruction <= stands < instruction:
-            start = None                                 # from here it is nearer
-        travel.go(start, instruction)
-        self._at = instruction
-
-    def _synchronize(self) -> None:
-        """Forget what was learned of a past that is none any more: the guest was rewound, or restored."""
-        if self._version != self.kernel.journal.version:
-            self._version = self.kernel.journal.version
-            self._moments.clear()
-            self._trace = None
-
-    @contextmanager
-    def _staying(self) -> Iterator[int]:
-        """Whatever is run meanwhile, the present moment is the present one afterwards."""
-        self._synchronize()
-        position = self.position
-        if self.diverted:
-            self._move(position)
-        try:
-            yield position
-        finally:
-            self._travel.history.diverted = True         # the machine stands anywhere
-            self._move(position)
 
     # -- looking for moments ----------------------------------------------------------------------------------
     def search(self, forward: bool, addresses: Collection[int] = (), watches: Collection[Watch] = (),
@@ -209,20 +109,21 @@ class Timeline(Generic[G]):
 
         The present moment is not looked at; with ``here``, forwards, the accesses of its instruction are.
         """
-        with self._staying() as position:
-            found = self._found(forward, position, addresses, watches, limit, here)
+        with self._errand() as errand:
+            found = self._found(forward, errand.position, addresses, watches, limit, here)
             return None if found is None else self._hit(found)
 
     def _found(self, forward: bool, position: int, addresses: Collection[int], watches: Collection[Watch],
                limit: int | None, here: bool = False) -> Found | None:
         watched = pieces(watches, self.kernel.memory.translate)
         if not forward:
-            found = self._search.backwards(position, addresses, watched)
-            return None if found is None or (limit is not None and found.instruction < position - limit) else found
+            earliest = 0 if limit is None else position - limit
+            found = self._search.backwards(position, addresses, watched, earliest=earliest)
+            return None if found is None or found.instruction < earliest else found
         if position == self.length:
             return None
         end = self.length if limit is None else min(position + limit, self.length)
-        return self._search.forwards(end, addresses, watched, here)
+        return self._search.forwards(end, addresses, watched, here=here)
 
     def _hit(self, found: Found) -> Hit:
         """What a hook saw, in words."""
@@ -257,13 +158,18 @@ class Timeline(Generic[G]):
             return self.at(target) if ahead == forward and target.entered != self.position else None
         if callable(target):
             return self._by_predicate(forward, target, PREDICATE_LIMIT if limit is None else limit)
-        hit = self.search(forward, addresses(self.kernel.symbols, target), limit=limit)
-        return None if hit is None else self.goto(hit.instruction)
+        with self._errand() as errand:
+            found = self._found(forward, errand.position, addresses(self.kernel.symbols, target), (), limit)
+            errand.stands = True
+            if found is None:
+                return None
+            errand.goal = found.instruction
+        return self.moment
 
     def _by_predicate(self, forward: bool, predicate: Callable[[G], bool], limit: int) -> Moment | None:
         """One instruction after the other, as only the predicate knows what it wants."""
-        with self._staying() as position:
-            found = None
+        with self._errand() as errand:
+            found, position = None, errand.position
             if forward:
                 moments = range(position + 1, min(position + limit, self.length) + 1)
                 found = next((count for count in moments if self._holds(predicate, count)), None)
@@ -271,32 +177,80 @@ class Timeline(Generic[G]):
                 start = max(position - limit, self.start)
                 for count in range(start, position):
                     found = count if self._holds(predicate, count) else found
-        return None if found is None else self.goto(found)
+            errand.stands = True
+            if found is None:
+                return None
+            errand.goal = found
+        return self.moment
 
     def _holds(self, predicate: Callable[[G], bool], count: int) -> bool:
         self._move(count)
         return bool(predicate(self.kernel))
 
-    def who_wrote(self, address: int, size: int = 1, before: int | None = None) -> Access | None:
+    def who_wrote(self, address: int | str, size: int = 1, before: int | None = None) -> Access | None:
         """The last store to any of ``size`` bytes before the present moment, or before the moment ``before``; None when
-        there was none since ``start``. What is stored there then counts, wherever it was mapped earlier."""
+        there was none since ``start``. An address may be a label, also with an offset. The bytes are those that lie
+        there at that moment, wherever they were mapped earlier."""
         return self._who("write", address, size, before)
 
-    def who_read(self, address: int, size: int = 1, before: int | None = None) -> Access | None:
+    def who_read(self, address: int | str, size: int = 1, before: int | None = None) -> Access | None:
         """The last load from any of ``size`` bytes; see :meth:`who_wrote`."""
         return self._who("read", address, size, before)
 
-    def _who(self, kind: str, address: int, size: int, before: int | None) -> Access | None:
+    def _who(self, kind: str, address: int | str, size: int, before: int | None) -> Access | None:
         if not isinstance(size, int) or size <= 0:
             raise UsageError(f"a size is a positive number of bytes, not {size!r}")
-        with self._staying() as position:
+        if self._logs:
+            self._record_accesses()
+        with self._errand() as errand:
+            position = errand.position
             if before is not None and before != position:
                 position = self.goto(before).instruction
-            watch = Watch(address, size, read=kind == "read", write=kind == "write")
-            found = self._search.backwards(position, (), pieces((watch,), self.kernel.memory.translate))
+            watch = Watch(address_of(self.kernel.symbols, address), size, read=kind == "read", write=kind == "write")
+            watched = pieces((watch,), self.kernel.memory.translate)
+            if self._log is not None and position <= self._log.complete_until:
+                errand.stands = True
+                found = _look_up(self._log, kind, watched, position)
+            else:
+                found = self._search.backwards(position, (), watched)
             return None if found is None else self._access(found)
 
+    # -- every access -----------------------------------------------------------------------------------------
+    @property
+    def accesses(self) -> AccessLog:
+        """Every start and every access of the run so far, in arrays. Some 10 to 20 bytes for an instruction: where
+        ``limit_bytes`` are reached, ``complete_until`` says so, and questions about later moments run the past again.
+        """
+        self.keep_accesses()
+        return self._record_accesses()
+
+    def keep_accesses(self) -> None:
+        """From now on questions about loads and stores are answered from :attr:`accesses`."""
+        self._logs = True
+
+    def _record_accesses(self) -> AccessLog:
+        """The log, up to the end of the run."""
+        self._synchronize()
+        log = self._log
+        if log is None:
+            log = self._log = AccessLog(self.kernel.machine, replayed=True)
+        reached = self.length, len(self.kernel.journal)
+        if log.complete and self._logged != reached:
+            self._logged = reached
+            with self._errand():
+                self._move(max(log.end - 1, self.start))         # what Python wrote at its end comes too
+                log.start()
+                try:
+                    self._walk(self.length)
+                finally:
+                    log.stop()
+        return log
+
     # -- the trace --------------------------------------------------------------------------------------------
+    def adopt(self, trace: Trace) -> None:
+        """``trace`` has recorded all of the run since the kernel was ready: it need not be made again."""
+        self._trace = trace, self.length
+
     @property
     def trace(self) -> Trace:
         """Everything that the allocator did since the kernel was ready, wherever the position is."""
@@ -307,19 +261,83 @@ class Timeline(Generic[G]):
 
     def _traced(self) -> Trace:
         """The run once more, with the allocator's hooks."""
-        with self._staying():
+        with self._errand():
             history = self._travel.history
             self._move(history.first.machine.instructions)
             trace = self._tracer.trace(replayed=True)
             try:
-                self._move(self.length)
+                self._walk(self.length)
             finally:
                 trace.stop()
             return trace
 
     def events_until(self, instruction: int) -> list[Event]:
-        """The events that began before a moment, in order."""
+        """The events of every depth that began before a moment, in order."""
         return [event for event in self.trace.walk() if event.entered < instruction]
+
+    # -- in words ---------------------------------------------------------------------------------------------
+    def history(self, pointer: int | str) -> list[Life]:
+        """Every allocation and every free of the memory at ``pointer``, in order of time, wherever the position is."""
+        return history(self.trace.walk(), address_of(self.kernel.symbols, pointer))
+
+    def guilty(self) -> Moment | None:
+        """The instruction that the run's failure accuses, right before it ran the last time: the one that faulted, the
+        call of ``panic``, the wrong access under a shadow. None for a run that did not fail."""
+        with self._errand() as errand:
+            self._move(self.length)
+            failure = self.kernel.failure
+            errand.stands = True
+            if failure is None or not failure.rip:
+                return None
+            if isinstance(failure, ShadowError):
+                return self._here()
+            panicked = isinstance(failure, GuestPanic)
+            place = int(self.kernel.symbols["panic"]) if panicked else failure.rip
+            found = self._search.backwards(self.length, (place,), ())
+            if found is None:
+                return None
+            self._move(found.instruction - panicked)     # the call is the instruction before
+            return self._here()
+
+    def diff(self, before: int, after: int) -> Diff:
+        """What differs between two moments: registers, memory by structure and field, the heap."""
+        with self._errand() as errand:
+            self.goto(before)
+            first = capture(self.kernel)
+            self.goto(after)
+            errand.stands = True
+            return compare(first, capture(self.kernel))
+
+    def explain(self) -> Explanation:
+        """The instruction that is about to run, in words: what it reads and, as the future is known, what it writes."""
+        if self.position == self.length or self.diverted:
+            return explain(self.kernel)
+        with self._errand() as errand:
+            self._move(errand.position + 1)
+            after = capture(self.kernel)
+            self._move(errand.position)
+            errand.stands = True
+            return explain(self.kernel, after)
+
+    def save(self, path: str | Path) -> None:
+        """Write the run to a file that :func:`sandbox.open_record` reads: its inputs, so it is small.
+        :class:`~sandbox.errors.RecordError` where it cannot be written."""
+        with self._errand() as errand:
+            self._move(self.length)
+            record = record_of(self.kernel, errand.position)
+        write(path, record)
 
     def __repr__(self) -> str:
         return f"<Timeline from {self.start:,} to {self.length:,}, at {self.position:,}>"
+
+
+def _look_up(log: AccessLog, kind: str, watched: Sequence[Piece], moment: int) -> Found | None:
+    """The last access to one of several pieces before a moment."""
+    last = log.last_write if kind == "write" else log.last_read
+    found = [(record, piece) for piece in watched
+             if (record := last(piece.physical, piece.size, moment)) is not None]
+    if not found:
+        return None
+    record, piece = max(found, key=lambda one: one[0].moment)
+    return Found(record.stamp, record.rip or 0, piece, record.kind, record.physical, record.size, record.value,
+                 str(record.by))

@@ -89,22 +89,27 @@ class Guest:
         if type(limit) is not int or limit <= 0:
             raise UsageError(f"a limit is a positive number of instructions, not {limit!r}")
         entry = Call(self._function(function, arguments), normalize(arguments), limit)
-        placed = self._actions.place(entry)
+        placed, start = self._actions.place(entry), self.instructions
         try:
             returned = self._actions.call(entry, placed)
         except GuestError as error:
-            self._fail(error, entry)
+            self._fail(error, self._cut_short(entry, start) if _from_outside(error) else entry)
             if isinstance(error, GuestStop) and _interrupted(error.stop):
                 raise KeyboardInterrupt from None
             raise
         except BaseException as error:           # a hook's: the guest stands in the middle of the call
-            self._fail(GuestStop(f"a hook raised {error!r}", stop=None, instruction=self.instructions), entry)
+            self._fail(GuestStop(f"a hook raised {error!r}", stop=None, instruction=self.instructions),
+                       self._cut_short(entry, start))
             raise
         for argument, copy in zip(arguments, returned.copies, strict=False):
             if copy and isinstance(argument, bytearray):
                 argument[:] = self.memory.read(copy, len(argument))
         self._history.add(entry)
         return returned.value
+
+    def _cut_short(self, entry: Call, start: int) -> Call:
+        """The same call, as it ended: what stopped it, from outside, will not stop it again."""
+        return entry._replace(limit=max(self.instructions - start, 1))
 
     def _function(self, function: str | int, arguments: Sequence[Any]) -> int:
         if isinstance(function, str):
@@ -201,12 +206,12 @@ class Guest:
         self._require_sound()
         if line not in range(16):
             raise UsageError(f"an interrupt line is a number from 0 to 15, not {line!r}")
-        self._do(Interrupt(instruction, line))
+        self.perform(Interrupt(instruction, line))
 
     def receive(self, data: bytes | str) -> None:
         """Let bytes (or text, as UTF-8) arrive at the guest's serial port, as if typed at its terminal."""
         self._require_sound()
-        self._do(Receive(data.encode() if isinstance(data, str) else bytes(data)))
+        self.perform(Receive(data.encode() if isinstance(data, str) else bytes(data)))
 
     def inject(self, *faults: str | Fault) -> None:
         """Let faults happen from now on, as :mod:`sandbox.guest.faults` describes and writes them::
@@ -223,19 +228,20 @@ class Guest:
                 self.interrupt_at(fault.instruction, fault.line)
         waiting = tuple(str(fault) for fault in chosen if not isinstance(fault, Pulse))
         if waiting:
-            self._do(Inject(waiting))
+            self.perform(Inject(waiting))
 
     def stop_injecting(self) -> None:
         """Call off every fault that was asked for; an interrupt that was stays."""
         self._require_sound()
-        self._do(Inject(()))
+        self.perform(Inject(()))
 
     @property
     def injected(self) -> tuple[Armed, ...]:
         """The faults that were asked for, with how many calls each has seen and how often it struck."""
         return self._actions.injector.armed
 
-    def _do(self, entry: Entry) -> None:
+    def perform(self, entry: Entry) -> None:
+        """Do what an entry of a journal says: one that is neither a call nor a run, which have doors of their own."""
         self._actions.perform(entry)
         self._history.add(entry)
 
@@ -333,6 +339,12 @@ class Guest:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _from_outside(error: GuestError) -> bool:
+    """Whether a hook or a key stopped the guest, and not its own doing."""
+    stop = error.stop if isinstance(error, GuestStop) else None
+    return isinstance(stop, Stop) and stop.kind in (StopKind.INTERRUPTED, StopKind.REQUESTED)
 
 
 def _interrupted(stop: object) -> bool:

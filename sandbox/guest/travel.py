@@ -6,7 +6,9 @@ next journey leaves it behind.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import GuestError, UsageError
 from ..machine.machine import Machine
@@ -49,11 +51,18 @@ class Travel:
         self._replay = Replay(actions, history)
         self._standing = standing
         self._at_end = Standing()
+        self.traveller: weakref.ref[Any] | None = None   # who decides where the guest stands
 
     @property
     def away(self) -> bool:
         """Whether the guest stands at a moment of the past."""
         return self.history.away
+
+    @property
+    def entry_end(self) -> int:
+        """The moment at which the journal's entry that the guest stands in is over."""
+        entry = self._replay.place.entry + 1
+        return self.history.began(entry) if entry <= len(self.history.journal) else self.history.end
 
     def keep(self) -> Kept:
         """The present moment of the guest as it lives on, also from inside a run (:attr:`Machine.at_period`)."""
