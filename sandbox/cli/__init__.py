@@ -17,7 +17,10 @@ import click
 from .. import __version__
 from ..errors import GuestError, HeapCorruption, SandboxError
 from .commands import bench, disasm, export, memory_map, new, slabs
+from .explain import explain
+from .gdb import gdb
 from .run import INTERRUPTED, STOPPED, run
+from .step import step
 from .terminal import Terminal
 
 BAD_USAGE, BROKEN_PIPE, INTERNAL = 2, 141, 70
@@ -39,7 +42,7 @@ def sandbox(context: click.Context, /) -> None:
         context.exit(BAD_USAGE)
 
 
-for command in (run, slabs, memory_map, disasm, new, bench, export):
+for command in (run, step, explain, gdb, slabs, memory_map, disasm, new, bench, export):
     sandbox.add_command(command)
 
 

@@ -44,6 +44,8 @@ HIGHLIGHTS = {
     "source": (
         r"^(?P<address>\+0x[0-9a-f]+)", r"^.{6} (?P<count>(?:[0-9a-f]{2} )*[0-9a-f]{2})\b", r"(?P<comment>#.*$)",
         r"(?P<count>= .*$)"),
+    "told": (r"^ {0,10}(?P<count>\d[\d,]*) ", r"^ {11} +(?P<function>\w+)  [\w./-]+\.asm$", _ADDRESS, _PLACE,
+             r"(?P<bad>faults(?: with)?\b.*)"),
     "plain": (),
 }
 """For each kind of line, what is coloured: the named groups are names of :data:`STYLES`."""

@@ -77,7 +77,7 @@ def _line(line: SourceLine | None, file: str, instructions: list[Instruction], s
         source += f"  [{line}]"
     for index, found in enumerate(instructions):
         shown, rest = found.bytes[:BYTES_SHOWN].hex(" "), found.bytes[BYTES_SHOWN:].hex(" ")
-        decoded = "" if _alike(source, found.text) else f"= {found.text}"
+        decoded = "" if alike(source, found.text) else f"= {found.text}"
         beside = decoded if index else source
         yield f"{f'+0x{found.address - start:02x}':<6} {shown:<{_BYTES}}  {beside}".rstrip()
         below = "" if index else decoded
@@ -85,7 +85,7 @@ def _line(line: SourceLine | None, file: str, instructions: list[Instruction], s
             yield f"{'':6} {rest:<{_BYTES}}  {below}".rstrip()
 
 
-def _alike(source: str, decoded: str) -> bool:
+def alike(source: str, decoded: str) -> bool:
     """Whether two texts of one instruction say the same to a reader; a jump's label says more than an address."""
     return _plain(source) == _plain(decoded) or bool(_JUMP.match(source) and _JUMP.match(decoded))
 

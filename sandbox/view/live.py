@@ -32,7 +32,11 @@ class EventLines:
             self._depths.clear()
         depth = 0 if event.parent is None else self._depths.get(event.parent, -1) + 1
         self._depths[event.sequence] = depth
-        parts = [f"{event.entered:>{COUNT_WIDTH},}  {'  ' * depth}{call(event)}", self._detail(event)]
+        return f"{event.entered:>{COUNT_WIDTH},}  {self.told(event, depth)}"
+
+    def told(self, event: Event, depth: int) -> str:
+        """An event without its count, ``depth`` levels below its root."""
+        parts = [f"{'  ' * depth}{call(event)}", self._detail(event)]
         if depth == 0:
             parts.append(where(event, self._program))
         return "  ".join(filter(None, parts))

@@ -1,0 +1,65 @@
+"""The run that a command walks through: recorded now, or opened from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ..debugger.timeline import Timeline
+from ..errors import UsageError
+from ..kernel import Kernel, boot
+from ..recording import open_record, record
+from ..view.step.session import Session
+from .terminal import Terminal
+
+RECORD = ".rec"
+"""What the name of a saved record ends in."""
+
+
+def recorded(terminal: Terminal, program: str | Path, limit: int, inject: tuple[str, ...], options: dict[str, Any],
+             own: Collection[str]) -> Timeline[Kernel]:
+    """The run of a program, after Ctrl-C as much of it as there was; or a saved record, with which no options go but
+    the command's ``own``."""
+    if str(program).endswith(RECORD):
+        return _opened(program, own)
+    kernel = boot(program, **options)
+    kernel.inject(*inject)
+    timeline = record(kernel)
+    terminal.start_progress()
+    with kernel.trace() as trace:
+        try:
+            timeline.result = kernel.run(limit, progress=terminal.progress)
+        except KeyboardInterrupt:
+            terminal.note(f"interrupted at instruction {kernel.instructions:,}: this is the run until then")
+    terminal.clear_progress()
+    timeline.adopt(trace)
+    return timeline
+
+
+def _opened(program: str | Path, own: Collection[str]) -> Timeline[Kernel]:
+    """A saved record, which has options of its own."""
+    context = click.get_current_context()
+    given = [name for name in context.params if name not in own
+             and context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"a record has its own options: --{given[0].replace('_', '-')} does not go with it")
+    return open_record(program)
+
+
+def go_to(session: Session, at: str) -> None:
+    """To the moment, or to the first time that the function is reached; to the end where ``main`` never is."""
+    timeline = session.timeline
+    timeline.goto(timeline.start)
+    if at in timeline.kernel.symbols:
+        if timeline.run_to(at) is None:
+            timeline.goto(timeline.length)
+            if at != "main":
+                raise UsageError(f"{at} is never reached in this run")
+        return
+    answer = session.execute(f"goto {at}")
+    if answer.error:
+        raise UsageError(answer.error)

@@ -1,0 +1,221 @@
+"""``sandbox step`` as it is used: in a real terminal, and line by line from a script.
+
+``python -m tests.test_step`` prints the README's picture of the stepper anew.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import sandbox
+from sandbox.cli import main
+from sandbox.view.step.screen import picture
+from sandbox.view.step.stepper import Stepper
+
+from .pseudo_terminal import PseudoTerminal
+
+COLOUR = re.compile(rb"\x1b\[[0-9;]*?(?<![0-9])(?:3[0-9]|4[0-9]|9[0-7]|10[0-7])[0-9;]*m")
+README = Path(sandbox.__file__).parent.parent / "README.md"
+README_COMMAND = "sandbox step 14"
+README_KEYS = ("G", "w", "=0xffff88800025e020 1", "enter")
+
+
+def moment(text: str) -> int:
+    """The instruction count in the head of a screen."""
+    found = re.match(r"@([\d,]+) of", text)
+    return int(found[1].replace(",", "")) if found else -1
+
+
+# -- in a terminal ----------------------------------------------------------------------------------------------
+def test_in_a_terminal_of_80_x_24_one_steps_searches_and_asks_who_wrote() -> None:
+    with PseudoTerminal("step", "15") as terminal:
+        start = moment(terminal.wait("? help"))
+        assert "main (examples/15_use_after_free.asm:" in terminal.text
+        terminal.type("s")
+        terminal.wait(f"@{start + 1:,} of")
+        terminal.type("25s")
+        terminal.wait(f"@{start + 26:,} of")
+        terminal.type("25S")
+        terminal.wait(f"@{start + 1:,} of")
+        terminal.type("/kind=free\r")
+        free = moment(terminal.wait(lambda text: "kfree(0xffff" in text.splitlines()[-1]))
+        assert "  kfree (kernel_asm/kmalloc.asm:" in terminal.text.splitlines()[0]
+        terminal.type("[")
+        terminal.wait("no earlier event is like 'kind=free'")
+        terminal.type("]")
+        terminal.wait(lambda text: moment(text) > free)
+        terminal.type("[")
+        terminal.wait(lambda text: moment(text) == free)
+        terminal.type("w")
+        terminal.wait(lambda text: "who wrote: 0xffff" in text)
+        terminal.type("\r")
+        found = re.search(r"^@([\d,]+) main", terminal.wait("(enter goes"), re.MULTILINE)
+        terminal.type("\r")
+        text = terminal.wait(lambda text: 0 < moment(text) < free)
+        assert found and moment(text) == int(found[1].replace(",", "")) and "> mov qword ptr [rbx], 100" in \
+            re.sub(r">\s+\d+\s+", "> ", text)
+        terminal.type("q")
+        assert terminal.end() == 0
+
+
+def test_the_help_lies_over_the_panes_and_goes_away_and_colours_are_the_terminals_own() -> None:
+    with PseudoTerminal("step", "01") as terminal:
+        terminal.wait("? help")
+        terminal.type("?")
+        text = terminal.wait("q closes")
+        assert "finish: to this function's return" in text and "registers" not in text
+        terminal.type("q")
+        terminal.wait("registers")
+        terminal.type("?s")
+        start = terminal.wait("main+0x1 (")
+        assert "q closes" not in start
+        terminal.type(":info program\r")
+        terminal.wait("success: main returned 0")
+        terminal.type("qq")
+        assert terminal.end() == 0
+        assert COLOUR.search(terminal.raw) and b"38;2;" not in terminal.raw
+
+
+def test_it_follows_the_size_of_the_terminal_and_says_when_that_is_too_small() -> None:
+    with PseudoTerminal("step", "01") as terminal:
+        terminal.wait("? help")
+        terminal.resize(40, 10)
+        text = terminal.wait(lambda text: "has 40 x 10: make it larger" in " ".join(text.split()))
+        assert "registers" not in text
+        terminal.resize(130, 40)
+        text = terminal.wait(lambda text: "─ stack ─" in text and "─ trace" in text and "? help" in text)
+        assert len(text.splitlines()) == 40
+        terminal.resize(80, 24)
+        terminal.wait(lambda text: "? help" in text and len(text.splitlines()) == 24)
+        terminal.type("s")
+        terminal.wait("main+0x1 (")
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "vt100"}], ids=["NO_COLOR", "vt100"])
+def test_without_colour_no_colour_is_sent(environment: dict[str, str]) -> None:
+    with PseudoTerminal("step", "01", **environment) as terminal:
+        terminal.wait("? help")
+        terminal.type("sw")
+        terminal.wait("who wrote:")
+        terminal.type("0x1000\r")
+        terminal.wait("does not translate")
+        terminal.type("?q")
+        terminal.wait("registers")
+        assert COLOUR.findall(terminal.raw) == []
+
+
+def test_a_terminal_without_a_screen_gets_a_prompt() -> None:
+    with PseudoTerminal("step", "01", TERM="dumb") as terminal:
+        terminal.wait("(step)")
+        terminal.type("step 2\r")
+        terminal.wait("main+0x4")
+        terminal.type("frob\r")
+        terminal.wait("no command is called 'frob'")
+        terminal.type("quit\r")
+        assert terminal.end() == 0
+
+
+# -- line by line -----------------------------------------------------------------------------------------------
+def scripted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, *arguments: str
+             ) -> tuple[int, str, str]:
+    """The status, standard output and standard error of a script."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(script))
+    status = main(["step", *arguments])
+    return (status, *capsys.readouterr())
+
+
+def test_a_script_gets_its_answers_without_a_prompt_and_without_an_echo(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = scripted(monkeypatch, capsys, "step\n\n# nothing\nback\nquit\nstep\n", "01")
+    lines = out.splitlines()
+    assert (status, err) == (0, "") and len(lines) == 6 and lines[0] == lines[4] and "(step)" not in out
+    assert scripted(monkeypatch, capsys, "step\n\n# nothing\nback\nquit\nstep\n", "01") == (0, out, "")
+
+
+def test_a_script_goes_on_after_what_cannot_be_done_and_its_status_says_so(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = scripted(monkeypatch, capsys, "frob\nstep\n", "--plain", "01")
+    assert status == 1 and err == "error: no command is called 'frob': help lists them\n"
+    assert out.count("@") == 2
+
+
+def test_it_begins_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for at, words in (("kfree", "kfree (kernel_asm/kmalloc.asm:"), ("1,000", "@1,000 of"), ("end", "end of the run")):
+        status, out, _ = scripted(monkeypatch, capsys, "", "01", "--at", at)
+        assert status == 0 and words in out
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("nothing.asm",), "nothing.asm"), (("01", "--at", "999,999,999"), "999,999,999"),
+    (("01", "--at", "krealloc"), "krealloc is never reached"), (("nothing.rec",), "nothing.rec"),
+    (("nothing.rec", "--ram", "32M"), "a record has its own options: --ram"), (("01", "--hz", "-1"), "--hz")])
+def test_wrong_usage_is_one_sentence_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                                  arguments: tuple[str, ...], words: str) -> None:
+    status, _, err = scripted(monkeypatch, capsys, "", *arguments)
+    assert status == 2 and words in err and len(err.splitlines()) == 1
+
+
+def test_the_machine_options_are_those_of_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+                                              ) -> None:
+    _, out, _ = scripted(monkeypatch, capsys, "goto end\nslabs kmalloc-64\n", "01", "--no-magazines")
+    assert "0 in magazines, 64 free" in out
+    _, out, _ = scripted(monkeypatch, capsys, "goto end\n", "14", "--shadow")
+    assert "out-of-bounds: the_overflow" in out
+
+
+def test_a_saved_record_is_opened_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                        tmp_path: Path) -> None:
+    file = str(tmp_path / "run.rec")
+    script = "until kfree\nbacktrace\n"
+    status, out, err = scripted(monkeypatch, capsys, f"save {file}\n{script}", "01")
+    assert (status, err) == (0, "")
+    status, again, err = scripted(monkeypatch, capsys, script, file)
+    assert (status, err) == (0, "") and again == out.replace(f"saved {file}\n", "")
+
+
+def test_textual_is_loaded_by_the_application_alone() -> None:
+    package = Path(sandbox.__file__).parent
+    users = [path for path in package.rglob("*.py") if re.search(r"^\s*(from|import) textual", path.read_text(), re.M)]
+    assert sorted(path.relative_to(package).as_posix() for path in users) == ["cli/step.py", "view/step/app.py"]
+    code = "import sys, sandbox.cli; assert 'textual' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=package.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_textual_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "textual", None)
+    with pytest.raises(sandbox.UsageError, match=r"slab-sandbox\[tui\].*--plain"):
+        import_module("sandbox.cli.step").require_textual()
+
+
+# -- the picture in the README ----------------------------------------------------------------------------------
+def readme_picture() -> str:
+    """The screen of 80 x 24 that the README shows."""
+    program, *_ = README_COMMAND.removeprefix("sandbox step ").split()
+    timeline = sandbox.record(program)
+    with timeline.kernel:
+        timeline.goto(timeline.start)
+        timeline.run_to("main")
+        stepper = Stepper(timeline)
+        for key in README_KEYS:
+            if key.startswith("="):
+                stepper.submit(key[1:])
+            else:
+                stepper.press(key)
+        return "\n".join(row.text.rstrip() for row in picture(stepper, 80, 24)) + "\n"
+
+
+@pytest.mark.skipif(not README.exists() or README_COMMAND not in README.read_text("utf-8"), reason="no picture there")
+def test_the_picture_in_the_readme_is_what_the_stepper_shows() -> None:
+    assert readme_picture() in README.read_text("utf-8")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(readme_picture())
