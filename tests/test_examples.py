@@ -70,7 +70,8 @@ def test_the_course_has_its_programs_and_scripts_each_with_its_expected_output()
     stems = {path.stem for path in (*PROGRAMS, *SCRIPTS)}
     assert {stem[3:] for stem in stems} >= {"first_allocation", "size_classes", "life_of_a_slab", "page_walk",
                                             "page_fault", "the_seed", "from_python", "overflow",
-                                            "use_after_free", "double_free", "leak"}
+                                            "use_after_free", "double_free", "leak", "who_corrupted",
+                                            "three_lives"}
     assert {path.stem for path in examples_directory().glob("*.out")} == stems | {f"{path.stem}.found"
                                                                                   for path in SUSPECTS}
     assert {path.stem[3:] for path in SUSPECTS} == {"overflow", "use_after_free", "double_free", "leak", "the_seed"}
