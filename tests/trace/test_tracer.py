@@ -290,7 +290,7 @@ def test_records_are_tuples_of_numbers_that_the_garbage_collector_forgets(kernel
 
 def test_a_trace_keeps_its_first_events_and_tells_all_of_them(kernel):
     told = []
-    with kernel._tracer.trace(told.append, keep=10) as trace:
+    with kernel.tracer.trace(told.append, keep=10) as trace:
         for _ in range(30):
             kernel.call("kfree", kernel.call("kmalloc", 64))
     assert len(trace.events()) >= 10 and trace.dropped == len(told) - len(trace.events()) > 0
