@@ -24,9 +24,10 @@ PATIENCE = 20.0
 
 
 class PseudoTerminal:
-    """Runs ``python -m sandbox`` with some arguments in a terminal of ``columns`` x ``rows``."""
+    """Runs ``python -m sandbox``, or another module, with some arguments in a terminal of ``columns`` x ``rows``."""
 
-    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24, **environment: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24, module: str = "sandbox",
+                 directory: Path = ROOT, **environment: str) -> None:
         self.screen = pyte.Screen(columns, rows)
         self.raw = b""
         self.status: int | None = None
@@ -34,8 +35,8 @@ class PseudoTerminal:
         self._pid, self._file = pty.fork()
         if self._pid == 0:
             kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLORTERM")}
-            os.chdir(ROOT)
-            os.execve(sys.executable, [sys.executable, "-m", "sandbox", *arguments],
+            os.chdir(directory)
+            os.execve(sys.executable, [sys.executable, "-m", module, *arguments],
                       {**kept, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8",
                        "COLUMNS": "", "LINES": "", **environment})
         self.resize(columns, rows)
@@ -49,6 +50,15 @@ class PseudoTerminal:
     def type(self, text: str) -> None:
         """Keys; ``\\r`` is enter."""
         os.write(self._file, text.encode())
+
+    def signal(self, number: int) -> None:
+        """Send the program a signal."""
+        os.kill(self._pid, number)
+
+    @property
+    def attributes(self) -> list[object]:
+        """How the terminal is set: ``tcgetattr``."""
+        return list(termios.tcgetattr(self._file))
 
     @property
     def text(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -122,6 +123,22 @@ def test_a_terminal_without_a_screen_gets_a_prompt() -> None:
         assert terminal.end() == 0
 
 
+def test_sigterm_gives_the_terminal_back_and_ends_the_stepper_as_it_ends_others() -> None:
+    with PseudoTerminal("step", "01", TERM="dumb") as terminal:
+        terminal.wait("(step)")
+        terminal.signal(signal.SIGTERM)
+        plain = terminal.end()
+    with PseudoTerminal("step", "01") as terminal:
+        before = terminal.attributes
+        terminal.wait("? help")
+        assert terminal.attributes != before and b"\x1b[?1049h" in terminal.raw
+        terminal.signal(signal.SIGTERM)
+        assert terminal.end() == plain == -signal.SIGTERM            # a shell says 143
+        assert terminal.attributes == before
+        assert terminal.raw.rindex(b"\x1b[?1049l") > terminal.raw.rindex(b"\x1b[?1049h")
+        assert terminal.raw.rindex(b"\x1b[?25h") > terminal.raw.rindex(b"\x1b[?25l")
+
+
 # -- line by line -----------------------------------------------------------------------------------------------
 def scripted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, *arguments: str
              ) -> tuple[int, str, str]:
@@ -146,13 +163,48 @@ def test_a_script_goes_on_after_what_cannot_be_done_and_its_status_says_so(
     assert out.count("@") == 2
 
 
+def test_a_long_sentence_about_the_end_of_the_run_is_wrapped(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "triple.asm").write_text("main: push 0\n push 0\n lidt [rsp]\n ud2\n")
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = scripted(monkeypatch, capsys, "goto end\ninfo program\n", "triple.asm")
+    lines = out.splitlines()
+    assert status == 0 and "triple fault" in out and max(map(len, lines)) <= 80, out
+    assert len([line for line in lines if line.startswith("the end of the run: ")]) == 2
+    assert len(" ".join(lines[lines.index(next(line for line in lines if line.startswith("the end"))) :])) > 160
+
+
+def test_a_key_of_the_screen_that_is_no_command_names_the_command(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = scripted(monkeypatch, capsys, "G\n>\n<\n", "01")
+    assert status == 1 and err.splitlines() == [
+        f"error: no command is called {key!r}: it is a key of the screen; write goto {place}"
+        for key, place in (("G", "end"), (">", "end"), ("<", "start"))]
+
+
+def test_what_an_instruction_writes_is_told_before_and_after(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    program = tmp_path / "store.asm"
+    program.write_text("main: mov qword ptr [rip + cell], 7\nthe_store: mov qword ptr [rip + cell], 1234\n"
+                       " xor eax, eax\n ret\n.data\ncell: .quad 0\n")
+    _, out, _ = scripted(monkeypatch, capsys, "explain\nprint rip - the_store\n", str(program), "--at", "the_store")
+    assert "[rip + cell]: 7 -> 1234" in out and out.endswith("0x0 = 0\n"), out
+    with sandbox.record(program) as timeline:
+        timeline.goto(timeline.start)
+        timeline.run_to("the_store")
+        told = " ".join(row.text.strip() for row in picture(Stepper(timeline), 80, 24)[1:3])
+        assert "now 7" in told and "becomes 1234" in told, told
+
+
 def test_it_begins_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for at, words in (("kfree", "kfree (kernel_asm/kmalloc.asm:"), ("1,000", "@1,000 of"), ("end", "end of the run")):
+    for at, words in (("kfree", "kfree (kernel_asm/kmalloc.asm:"), ("1,000", "@1,000 of"), ("end", "end of the run"),
+                      ("01_first_allocation.asm:1", "main ("), ("kmalloc+0x4", "kmalloc+0x4 (")):
         status, out, _ = scripted(monkeypatch, capsys, "", "01", "--at", at)
         assert status == 0 and words in out
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
+    (("01", "--at", "nothing.asm:3"), "no source file"),
     (("nothing.asm",), "nothing.asm"), (("01", "--at", "999,999,999"), "999,999,999"),
     (("01", "--at", "krealloc"), "krealloc is never reached"), (("nothing.rec",), "nothing.rec"),
     (("nothing.rec", "--ram", "32M"), "a record has its own options: --ram"), (("01", "--hz", "-1"), "--hz")])

@@ -34,7 +34,7 @@ _OWN = ("program", "event", "at", "depth")
               help="The event to tell, by its number in the trace (sandbox run --json).  [default: the first "
                    "allocation]")
 @click.option("--at", metavar="MOMENT", help="Tell one instruction: that at an instruction count, 50%, start, end, or "
-                                             "the first of a function.")
+                                             "the first of a function or of file.asm:43.")
 @click.option("--depth", type=click.IntRange(0, DEEPEST), metavar="N",
               help="How deep calls are told line by line, 0 for none.  [default: as fits a reader]")
 @machine_options

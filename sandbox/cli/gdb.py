@@ -34,6 +34,7 @@ SCRIPT = """\
 set extension-language .asm asm
 file {file}
 set disassembly-flavor intel
+set backtrace past-main on
 define hookpost-monitor
 {refetch}
 end
@@ -56,7 +57,7 @@ monitor hints off
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
               help="The address to listen on. Whoever can connect can read all of the run.")
 @click.option("--at", metavar="MOMENT", default="main", show_default=True,
-              help="Begin there: an instruction count, 50%, start, end, or a function.")
+              help="Begin there: an instruction count, 50%, start, end, a function, or file.asm:43.")
 @click.option("--symbols", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep the file of symbols, and FILE.gdb, gdb's first commands.")
 @machine_options

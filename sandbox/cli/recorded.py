@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..debugger.places import addresses
 from ..debugger.timeline import Timeline
 from ..errors import UsageError
+from ..guest.symbols import Symbols
 from ..kernel import Kernel, boot
 from ..recording import open_record, record
 from ..view.step.session import Session
 from .terminal import Terminal
 
+_FUNCTION = re.compile(r"(?P<label>[A-Za-z_.][\w.]*)\s*(?:[+-].*)?")
 RECORD = ".rec"
 """What the name of a saved record ends in."""
 
@@ -51,11 +55,12 @@ def _opened(program: str | Path, own: Collection[str]) -> Timeline[Kernel]:
 
 
 def go_to(session: Session, at: str) -> None:
-    """To the moment, or to the first time that the function is reached; to the end where ``main`` never is."""
+    """To the moment, or to the first time that the place is reached; to the end where ``main`` never is."""
     timeline = session.timeline
     timeline.goto(timeline.start)
-    if at in timeline.kernel.symbols:
-        if timeline.run_to(at) is None:
+    if _is_place(timeline.kernel.symbols, at):
+        begins_there = timeline.moment.rip in addresses(timeline.kernel.symbols, at)
+        if not begins_there and timeline.run_to(at) is None:
             timeline.goto(timeline.length)
             if at != "main":
                 raise UsageError(f"{at} is never reached in this run")
@@ -63,3 +68,9 @@ def go_to(session: Session, at: str) -> None:
     answer = session.execute(f"goto {at}")
     if answer.error:
         raise UsageError(answer.error)
+
+
+def _is_place(symbols: Symbols, at: str) -> bool:
+    """Whether it is a place in the code, and no moment: ``init.asm:43``, ``kmalloc``, ``kmalloc+0x12``, ``*0x...``."""
+    found = _FUNCTION.fullmatch(at)
+    return ":" in at or at.startswith("*") or (found is not None and found["label"] in symbols)

@@ -35,7 +35,7 @@ _OWN = ("program", "at", "plain")
 @click.command()
 @program_argument()
 @click.option("--at", metavar="MOMENT", default="main", show_default=True,
-              help="Begin there: an instruction count, 50%, start, end, or a function.")
+              help="Begin there: an instruction count, 50%, start, end, a function, or file.asm:43.")
 @click.option("--plain", is_flag=True, help="Line by line: commands from standard input, no screen.")
 @machine_options
 @suspicion_options

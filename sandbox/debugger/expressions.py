@@ -6,6 +6,7 @@
     [rdi + kmem_cache.partial]           the eight bytes there
     dword ptr [rsp+8]                    four of them
     $                                    the last value
+    ffff88800025e020                     an address as the panes show it, 16 digits
 
 Names are registers, labels of the kernel and the program, and the constants of their sources, in this order. A label
 wins over a constant, and ``-`` is always minus.
@@ -27,7 +28,13 @@ _GROUPED = re.compile(r"(?<![\w.])[0-9]{1,3}(?:[,_][0-9]{3})+(?![\w.])")
 _LAST = re.compile(r"\$(?!\w)")
 _SIGIL = re.compile(r"\$(?=\w)")
 _MEMORY = re.compile(r"(?:\b(?P<size>byte|word|dword|qword)\s+(?:ptr\s*)?)?\[(?P<address>[^\[\]]*)\]")
+_BARE = re.compile(r"(?<![\w.])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16}(?![\w.])")
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
+
+
+def is_bare_address(text: str) -> bool:
+    """Whether a text is 16 hexadecimal digits without ``0x``, a letter among them."""
+    return _BARE.fullmatch(text) is not None
 
 
 class Expressions:
@@ -47,6 +54,7 @@ class Expressions:
         """
         plain = _GROUPED.sub(lambda found: found[0].replace(",", "").replace("_", ""), text.strip())
         plain = _SIGIL.sub("", _LAST.sub(f"{self.last:#x}", plain))
+        plain = _BARE.sub(lambda found: found[0] if self._find(found[0]) else f"0x{found[0]}", plain)
         while True:
             plain, count = _MEMORY.subn(self._read, plain)
             if not count:
@@ -65,13 +73,17 @@ class Expressions:
         except ExpressionError as error:
             raise UsageError(str(error)) from None
 
-    def _lookup(self, name: str) -> Linear:
+    def _find(self, name: str) -> Linear | None:
+        """What a name stands for; None where nobody defines it."""
         if name in set(self._registers):
             return Linear(self._registers[name])
         if name in self._symbols:
             return Linear(int(self._symbols[name]))
-        for image in self._symbols.images:
-            if name in image.constants:
-                return Linear(image.constants[name])
+        return next((Linear(image.constants[name]) for image in self._symbols.images if name in image.constants), None)
+
+    def _lookup(self, name: str) -> Linear:
+        found = self._find(name)
+        if found is not None:
+            return found
         known = [*self._registers, *self._symbols, *(key for image in self._symbols.images for key in image.constants)]
         raise SymbolNotFound(name, get_close_matches(name, known, n=3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from ..address import check_address
 from ..errors import UsageError
@@ -52,8 +53,9 @@ def address_of(symbols: Symbols, place: int | str) -> int:
 def _line(symbols: Symbols, file: str, number: int) -> tuple[int, ...]:
     files = {name for image in symbols.images for name in image.files if name == file or name.endswith(f"/{file}")}
     if not files:
-        known = sorted({name for image in symbols.images for name in image.files})
-        raise UsageError(f"no source file is called {file!r}; there are {', '.join(known)}")
+        known = sorted({name.rsplit("/", 1)[-1] for image in symbols.images for name in image.files})
+        near = get_close_matches(file.rsplit("/", 1)[-1], known, 3)
+        raise UsageError(f"no source file is called {file!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     lines = [line for name in sorted(files) for line in _lines_with_code(symbols, name) if line[1] >= number]
     if not lines:
         raise UsageError(f"{file} has no code at line {number} or behind it")

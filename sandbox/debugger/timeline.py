@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from ..address import check_address
 from ..errors import GuestPanic, ShadowError, UsageError
 from ..guest.outcome import RunResult
 from ..guest.travel import Kept
@@ -29,7 +30,7 @@ from ..trace.tracer import Tracer
 from .diff import Diff, compare
 from .explain import Explanation, explain
 from .journey import MEMORY_BUDGET, G, Journey
-from .lives import Life, history
+from .lives import MOST, Lives, history
 from .moment import Access, Moment, moment
 from .places import address_of, addresses
 from .record import record_of, write
@@ -153,13 +154,18 @@ class Timeline(Journey[G]):
         return self._to(False, target, limit)
 
     def _to(self, forward: bool, target: int | str | Event | Callable[[G], bool], limit: int | None) -> Moment | None:
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise UsageError(f"a limit is a number of instructions, not {limit!r}")
         if isinstance(target, Event):
             ahead = target.entered > self.position
             return self.at(target) if ahead == forward and target.entered != self.position else None
         if callable(target):
             return self._by_predicate(forward, target, PREDICATE_LIMIT if limit is None else limit)
+        places = addresses(self.kernel.symbols, target)
+        for place in places:
+            check_address(place)
         with self._errand() as errand:
-            found = self._found(forward, errand.position, addresses(self.kernel.symbols, target), (), limit)
+            found = self._found(forward, errand.position, places, (), limit)
             errand.stands = True
             if found is None:
                 return None
@@ -276,9 +282,10 @@ class Timeline(Journey[G]):
         return [event for event in self.trace.walk() if event.entered < instruction]
 
     # -- in words ---------------------------------------------------------------------------------------------
-    def history(self, pointer: int | str) -> list[Life]:
-        """Every allocation and every free of the memory at ``pointer``, in order of time, wherever the position is."""
-        return history(self.trace.walk(), address_of(self.kernel.symbols, pointer))
+    def history(self, pointer: int | str, limit: int = MOST) -> Lives:
+        """Every allocation and every free of the memory at ``pointer``, in order of time, wherever the position is: the
+        newest ``limit`` lives, and how many came before as ``.earlier``."""
+        return history(self.trace.walk(), address_of(self.kernel.symbols, pointer), limit)
 
     def guilty(self) -> Moment | None:
         """The instruction that the run's failure accuses, right before it ran the last time: the one that faulted, the
@@ -310,14 +317,16 @@ class Timeline(Journey[G]):
 
     def explain(self) -> Explanation:
         """The instruction that is about to run, in words: what it reads and, as the future is known, what it writes."""
+        present = explain(self.kernel)
         if self.position == self.length or self.diverted:
-            return explain(self.kernel)
+            return present
         with self._errand() as errand:
-            self._move(errand.position + 1)
-            after = capture(self.kernel)
-            self._move(errand.position)
+            here = self._travel.keep_here()              # the way back is short
+            self._walk(errand.position + 1)
+            explained = present.completed(self.kernel)
+            self._travel.go(here, errand.position)
             errand.stands = True
-            return explain(self.kernel, after)
+            return explained
 
     def save(self, path: str | Path) -> None:
         """Write the run to a file that :func:`sandbox.open_record` reads: its inputs, so it is small.

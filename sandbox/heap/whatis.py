@@ -76,7 +76,10 @@ class Stack:
 
 def stacks(guest: GuestReader) -> tuple[Stack, ...]:
     """Every stack that the loader prepared, as ``boot_info`` tells."""
-    info = boot_info(guest, word(guest, symbol(guest, "boot_params"), "boot_params"))
+    address = word(guest, symbol(guest, "boot_params"), "boot_params")
+    if not address:                              # the kernel has not begun
+        return ()
+    info = boot_info(guest, address)
     tops = [("the boot CPU's kernel stack", info.stack_top, KERNEL_STACK_SIZE)]
     tops += [(f"the {name} stack", top, IST_STACK_SIZE)
              for name, top in zip(("double fault", "NMI", "machine check"), info.ist_top, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import sandbox
 from sandbox import Kernel, SymbolNotFound, TranslationError, UsageError
 from sandbox.debugger.breakpoints import Breakpoints
 from sandbox.debugger.expressions import Expressions
@@ -29,6 +30,23 @@ def test_names_are_registers_then_labels_then_constants(expressions: Expressions
     assert expressions.value("kmalloc+0x12") == kmalloc + 0x12
     assert expressions.value("boot_cpu + percpu.slots") == int(kernel.symbols["boot_cpu"]) + \
         kernel.image.constants["percpu.slots"]
+
+
+def test_sixteen_digits_with_a_letter_among_them_are_an_address_as_the_panes_show_it(expressions: Expressions) -> None:
+    assert expressions.value("ffff88800025e020") == 0xFFFF88800025E020
+    assert expressions.value("00007FFF12345678 + 8") == 0x7FFF12345680
+    assert expressions.value("1234567812345678") == 1234567812345678
+    with pytest.raises(SymbolNotFound):
+        expressions.value("ffff88800025e02")
+
+
+def test_a_name_of_sixteen_digits_is_that_name() -> None:
+    source = ".equ deadbeefdeadbeef, 7\nmain: xor eax, eax\n ret\ncafecafecafecafe: ret\n"
+    with sandbox.record(source) as timeline:
+        kernel = timeline.kernel
+        expressions = Expressions(kernel.symbols, kernel.registers, kernel.memory)
+        assert expressions.value("deadbeefdeadbeef + 1") == 8
+        assert expressions.value("cafecafecafecafe") == int(kernel.symbols["cafecafecafecafe"])
 
 
 def test_memory_is_read_with_the_size_that_is_asked_for(expressions: Expressions, kernel: Kernel) -> None:

@@ -280,6 +280,12 @@ def test_a_step_is_one_instruction_and_bs_takes_it_back(client: Client, timeline
     assert timeline.position == before
 
 
+@pytest.mark.parametrize("go", [b"vCont;c:99", b"vCont;s:2", b"vCont;s:1;c:99", b"vCont;r1000,2000:3"])
+def test_a_thread_that_is_not_there_does_not_go_on(client: Client, timeline: Timeline[Kernel], go: bytes) -> None:
+    before = timeline.position
+    assert client.ask(go) == b"E01" and timeline.position == before
+
+
 @pytest.mark.parametrize("go", [b"c", b"C05", b"vCont;c", b"vCont;c:1", b"vCont;C05:1;c"])
 @pytest.mark.parametrize(("kind", "reason"), [(b"0", b"swbreak"), (b"1", b"hwbreak")])
 def test_breakpoints_stop_in_both_directions(client: Client, timeline: Timeline[Kernel], go: bytes, kind: bytes,
@@ -428,13 +434,21 @@ def test_in_small_pieces_the_same_is_found(client: Client, timeline: Timeline[Ke
 
 
 # -- connections ------------------------------------------------------------------------------------------------
-def test_a_second_client_is_turned_away_and_the_first_one_served(served: tuple[GdbServer, Stub], client: Client
-                                                                 ) -> None:
+def test_a_second_client_is_told_why_it_is_turned_away_and_the_first_one_served(served: tuple[GdbServer, Stub],
+                                                                                client: Client) -> None:
+    sentence = b"+" + packet(b"E.another debugger is attached to this run")
     with connected(*served) as second:
         second.send(packet(b"qC"))
-        second.settle()
-        assert second.closed and second.received == b""
+        assert second.settle() == sentence and second.closed
     assert client.ask(b"qC") == b"QC01"
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):                      # those that do not hang up are not kept for ever
+            other = stack.enter_context(socket.create_connection((served[0].host, served[0].port), timeout=5))
+            client.settle()
+            other.sendall(packet(b"?"))          # before it reads: nothing is reset
+            client.settle()
+            assert other.recv(1 << 10) == sentence and other.recv(1 << 10) == b""
+        assert client.ask(b"qC") == b"QC01"
 
 
 def test_a_new_connection_finds_the_position_and_no_breakpoints(served: tuple[GdbServer, Stub],

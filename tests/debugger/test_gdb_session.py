@@ -256,7 +256,7 @@ def test_a_session(served: Served, gdb: Callable[..., list[str]], timeline: Time
     timeline.goto(second.instruction)
     frames = [re.sub(r"^#\d+ +(?:0x\w+ in )?(\w+) \(.*\) at .*?([\w./]+:\d+)$", r"\1 \2", line)
               for line in answers[9].splitlines()]
-    assert [frame.split()[0] for frame in frames][-1] == "main" and len(frames) >= 3
+    assert [frame.split()[0] for frame in frames][-2:] == ["main", "kernel_ready"] and len(frames) >= 4
     assert frames[0] == f"slab_take kernel_asm/slab.asm:{inc}" or frames[0].endswith(f"slab.asm:{inc}")
 
     # one address, two frames
@@ -335,6 +335,12 @@ def test_next_does_not_end_in_the_timer(gdb: Callable[..., list[str]], timeline:
                for before, after in pairwise(forwards))
     assert lines[9:19] == forwards[::-1] and lines[18:28] == forwards
     assert answers[-2].startswith(f"{call + 1}\t") and answers[-1].startswith(f"{call}\t")
+
+
+def test_the_callers_of_main_are_shown_and_reverse_finish_goes_to_one(gdb: Callable[..., list[str]]) -> None:
+    answers = gdb("backtrace", "reverse-finish", "stepi", "print $_")
+    assert answers[0].startswith("#0  main") and re.search("^#1 .* in kernel_ready", answers[0], re.MULTILINE)
+    assert answers[1].splitlines()[-1].endswith("call rax") and answers[2].startswith("main (")
 
 
 def test_monitor_goto_and_what_cannot_be_done(gdb: Callable[..., list[str]], timeline: Timeline[Kernel]) -> None:

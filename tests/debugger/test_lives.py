@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 import sandbox
-from sandbox.debugger.lives import Life, history
+from sandbox.debugger.lives import MOST, Life, history
 from sandbox.kernel import Kernel
+from sandbox.trace.events import Event
 from sandbox.trace.tracer import LiveTrace
 
 
@@ -131,6 +132,56 @@ def test_what_was_held_before_the_trace_began_has_a_free_alone(kernel: Kernel) -
     life, = lives(trace, pointer + 63)
     assert life.allocated is None and life.began is None and life.freed is not None
     assert "held before the trace began" in str(life)
+
+
+OBJECT, TURN = 0xFFFF888000256000, 100
+
+
+def pairs(count: int, slabs: bool = False) -> list[Event]:
+    """An object that is allocated and freed again and again; with ``slabs`` each allocation makes its slab first."""
+    events: list[Event] = []
+    for at in range(0, count * 2 * TURN, TURN):
+        kind, function = (("alloc", "kmalloc"), ("free", "kfree"))[at // TURN % 2]
+        number = len(events)
+        events.append(Event(number, at, at + 50, kind, function, OBJECT, 40, 64, "kmalloc-64", OBJECT, "main+0x1",
+                            "a.asm:3", (), 0, False, False, None))
+        if slabs and kind == "alloc":
+            events.append(Event(number + 1, at + 1, at + 40, "slab_create", "slab_new", OBJECT, 0, 4096, "kmalloc-64",
+                                OBJECT, "kmalloc+0x1", "b.asm:3", (), 0, False, False, number))
+    return events
+
+
+def test_of_many_lives_the_newest_are_told_and_the_others_counted() -> None:
+    events = pairs(MOST + 200)
+    found = history(events, OBJECT + 3)
+    assert (len(found), found.earlier, found.later, found.every) == (MOST, 200, 0, MOST + 200)
+    assert found[-1].freed is events[-1] and found[0].began == 200 * 2 * TURN + 50
+    everything = history(events, OBJECT + 3, limit=None)
+    assert (len(everything), everything.earlier, everything[200:]) == (MOST + 200, 0, found)
+
+
+@pytest.mark.parametrize(("moment", "earlier"), [(0, 0), (200 * TURN + 49, 100 - 8), (200 * TURN + 50, 101 - 8),
+                                                 (1 << 40, 290)])
+def test_around_a_moment_the_lives_before_and_behind_it_are_told(moment: int, earlier: int) -> None:
+    found = history(pairs(300), OBJECT, 10, around=moment)
+    assert (found.earlier, len(found), found.later) == (earlier, 10, 290 - earlier)
+    assert found == history(pairs(300), OBJECT)[earlier : earlier + 10]
+
+
+def test_a_long_history_takes_work_for_each_event_and_not_for_each_pair_of_them(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    read = vars(Event)["instruction"].__get__
+
+    def counted(event: Event) -> int:
+        nonlocal looked_at
+        looked_at += 1
+        return int(read(event))
+
+    events = pairs(2_000, slabs=True)
+    monkeypatch.setattr(Event, "instruction", property(counted))
+    assert history(events, OBJECT)[-1].slab is not None
+    assert looked_at < 30 * len(events)
 
 
 def test_an_address_that_nobody_had_has_no_lives(traced: tuple[Kernel, LiveTrace]) -> None:

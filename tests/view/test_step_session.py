@@ -244,6 +244,13 @@ def test_events_are_chosen_by_their_attributes_by_words_and_by_address(session: 
     assert said(session, "events cache=nobody") == ["no event is like that"]
 
 
+def test_an_address_is_taken_as_the_panes_show_it(session: Session) -> None:
+    address = session.timeline.trace[0].address
+    for command in ("events", "history", "whatis", "who-wrote", "x/2xg"):
+        said(session, "goto end")
+        assert said(session, f"{command} {address:016x}") == said(session, f"{command} {address:#x}"), command
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("knid=free", "kind"), ("kind=fere", "no event is of kind 'fere'"), ("cache>3", "no number"),
     ("failed=perhaps", "true or false")])

@@ -1,7 +1,7 @@
 """The sockets: one port, one client at a time, one loop without threads.
 
-A second client is turned away at once. One that hangs hangs alone: nothing here waits for it, and Ctrl-C ends the
-server at any time.
+A second client is turned away at once, with a sentence. One that hangs hangs alone: nothing here waits for it, and
+Ctrl-C ends the server at any time.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import selectors
 import socket
 
 from ...errors import UsageError
+from .packets import frame
 from .session import Session
 from .stub import Stub
 
 LOOPBACK = "127.0.0.1"
 _CHUNK = 1 << 12
 """Bytes that are read at a time: what answers them is at most some megabytes."""
+_TAKEN = b"+" + frame(b"E.another debugger is attached to this run")
+_MOST_TURNED_AWAY = 8
+"""Clients that are waited for to read why they were turned away."""
 _MOST_OUTPUT = 1 << 20
 """Bytes that may wait for a client that does not read; until it does, it is not listened to."""
 
@@ -35,6 +39,7 @@ class GdbServer:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._client: socket.socket | None = None
         self._session: Session | None = None
+        self._turned_away: list[socket.socket] = []
 
     def __enter__(self) -> GdbServer:
         return self
@@ -45,6 +50,8 @@ class GdbServer:
     def close(self) -> None:
         """End the connection and free the port."""
         self._hang_up()
+        while self._turned_away:
+            self._forget(self._turned_away[0])
         self._selector.close()
         self._listener.close()
 
@@ -68,6 +75,8 @@ class GdbServer:
                 self._accept(stub)
             elif key.fileobj is self._client:
                 self._exchange(self._client, events)
+            elif isinstance(key.fileobj, socket.socket):
+                self._hear_out(key.fileobj)
         if session is not None and session is self._session and busy:
             session.work()
         self._settle()
@@ -75,13 +84,38 @@ class GdbServer:
     def _accept(self, stub: Stub) -> None:
         with contextlib.suppress(OSError):       # it may be gone again
             connection, _ = self._listener.accept()
-            if self._client is not None:
-                connection.close()
-                return
             connection.setblocking(False)
+            if self._client is not None:
+                self._turn_away(connection)
+                return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._client, self._session = connection, Session(stub)
             self._selector.register(connection, selectors.EVENT_READ)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Say why, and that nothing more comes. It is closed when the other side is done: a socket that is closed with
+        bytes that nobody has read resets the connection, and the sentence would be lost."""
+        self._turned_away.append(connection)
+        self._selector.register(connection, selectors.EVENT_READ)
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            self._forget(self._turned_away[0])
+        connection.send(_TAKEN)
+        connection.shutdown(socket.SHUT_WR)
+
+    def _hear_out(self, connection: socket.socket) -> None:
+        """Take what somebody says who was turned away, and close when that is all."""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                data = connection.recv(_CHUNK)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._turned_away.remove(connection)
+        self._selector.unregister(connection)
+        connection.close()
 
     def _exchange(self, client: socket.socket, events: int) -> None:
         session = self._session

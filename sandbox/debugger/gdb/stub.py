@@ -163,7 +163,10 @@ class Stub:
         return self._moving(self.mover.step() if action == b"s" else self.mover.run())
 
     def _vcont(self, rest: bytes) -> Answer:
-        action = rest.removeprefix(b";").split(b";")[0].partition(b":")[0]
+        actions = [action.partition(b":") for action in rest.removeprefix(b";").split(b";")]
+        if any(colon and self._thread_alive(thread) != (OK,) for _, colon, thread in actions):
+            return (WRONG,)
+        action = actions[0][0]
         if action[:1] == b"r":
             start, end = numbers(action[1:])
             return self._moving(self.mover.step_range(start, end))

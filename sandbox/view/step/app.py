@@ -7,7 +7,10 @@ bold, dim and reverse are left, and with them everything can still be read.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 from rich.segment import Segment
@@ -127,9 +130,22 @@ class StepperApp(App[Exception]):
             yield Static("", id="label")
             yield Input(id="line", select_on_focus=False)
 
+    def on_load(self) -> None:
+        """Before the terminal is ours."""
+        with suppress(NotImplementedError):      # a host without signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminated)
+
     def on_mount(self) -> None:
         """The panes have the keys."""
         self.panes.focus()
+
+    def _terminated(self) -> None:
+        """SIGTERM: give the terminal back at once, whatever is being done, and end by that signal as others do."""
+        if self._driver is not None:
+            self._driver.stop_application_mode()
+            self._driver.close()                 # what is still to be painted is painted
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     async def on_event(self, event: events.Event) -> None:
         """Keys go to the stepper, unless a line is typed."""

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from .keys import DIRECT
 
 if TYPE_CHECKING:
     from .session import Session
@@ -53,6 +54,8 @@ class Table:
             return next(iter(begun.values()))
         if begun:
             raise UsageError(f"{name!r} may be {', '.join(sorted(begun))}")
+        if DIRECT.get(name, "").partition(" ")[0] in self._by_name:
+            raise UsageError(f"no command is called {name!r}: it is a key of the screen; write {DIRECT[name]}")
         near = get_close_matches(name, self._by_name, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "help lists them"
         raise UsageError(f"no command is called {name!r}: {hint}")
@@ -61,5 +64,6 @@ class Table:
         """A line as a command and its argument: ``x/16xb rsp`` is ``x`` with ``/16xb rsp``."""
         found = _LINE.fullmatch(line.strip())
         if found is None:
+            self.find(line.strip()[:1])          # a sign that is a key of the screen
             raise UsageError(f"{line.strip()!r} is no command: help lists them")
         return self.find(found["name"]), found["rest"].strip()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ...debugger.wrap import wrapped
 from ...errors import UsageError
 from ...x86 import REGISTERS
 from ..errors import backtrace as frames_with_source
@@ -172,7 +173,7 @@ def program(session: Session, argument: str) -> Iterator[str]:
     yield f"{session.run.program or 'no program'}: instructions {timeline.start:,} to {timeline.length:,}, " \
           f"{len(session.run.events.every):,} events"
     if timeline.result is not None:
-        yield str(timeline.result)
+        yield from wrapped(str(timeline.result))
     yield from here(session)
 
 

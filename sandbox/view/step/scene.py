@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ...debugger.explain import Explanation, explain
+from ...debugger.explain import Explanation
 from ...debugger.moment import Moment
 from ...debugger.name import Name
 from ...debugger.names import Names
@@ -53,8 +53,8 @@ class Scene:
 
     @cached_property
     def explanation(self) -> Explanation:
-        """The instruction that is about to run, explained."""
-        return explain(self.kernel)
+        """The instruction that is about to run, explained, with what it writes."""
+        return self.run.timeline.explain()
 
     @cached_property
     def registers(self) -> dict[str, int]:

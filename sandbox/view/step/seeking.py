@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from ...debugger.expressions import is_bare_address
+from ...debugger.lives import history as lives_of
 from ...debugger.moment import Access
 from ...errors import UsageError
 from ...trace.events import SCHEMA, Event
@@ -73,7 +75,7 @@ def _value(session: Session, name: str, text: str) -> Any:
 
 
 def _word(session: Session, word: str) -> Test:
-    if word[0].isdigit() or word[0] in "$[":
+    if word[0].isdigit() or word[0] in "$[" or is_bare_address(word):
         address = session.expressions.value(word)
         return lambda event: event.address <= address < event.address + max(event.bytes_alloc, 1)
     return lambda event: word in (event.kind, event.cache, event.function, event.call_site.partition("+")[0]) or \
@@ -172,18 +174,17 @@ def accessed(session: Session, argument: str, wrote: bool) -> Access | None:
 def history(session: Session, argument: str) -> Iterator[str]:
     """The lives of the memory at a pointer, those around now."""
     pointer = session.value(argument)
-    lives, now = session.timeline.history(pointer), session.timeline.position
-    yield f"0x{pointer:016x}: {len(lives):,} {'life' if len(lives) == 1 else 'lives'}"
-    begun = sum(life.began is None or life.began <= now for life in lives)
-    first = max(min(begun - LIVES + 2, len(lives) - LIVES), 0)
-    if first:
-        yield f"and {first:,} before these"
-    for number, life in enumerate(lives[first : first + LIVES], first + 1):
+    now = session.timeline.position
+    lives = lives_of(session.run.events.every, pointer, LIVES, around=now)
+    yield f"0x{pointer:016x}: {lives.every:,} {'life' if lives.every == 1 else 'lives'}"
+    if lives.earlier:
+        yield f"and {lives.earlier:,} before these"
+    for number, life in enumerate(lives, lives.earlier + 1):
         head, *others = str(life).splitlines()
-        yield f"{number:,}. {head}{'  (to come)' if number > begun else ''}"
+        yield f"{number:,}. {head}{'  (to come)' if life.began is not None and life.began > now else ''}"
         yield from others
-    if first + LIVES < len(lives):
-        yield f"and {len(lives) - first - LIVES:,} after these"
+    if lives.later:
+        yield f"and {lives.later:,} after these"
 
 
 def diff(session: Session, argument: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...debugger.explain import Explanation, Operand
+from ...debugger.wrap import wrapped
 from .scene import Scene
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def here(session: Session) -> Iterator[str]:
     scene = session.scene
     yield position(scene)
     if scene.at_end:
-        yield ending(scene)
+        yield from wrapped(ending(scene))
     elif scene.line is not None:
         yield f"{scene.line.number:>6}  {scene.line.text.strip()}"
     elif scene.instruction is not None:
