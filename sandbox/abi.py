@@ -19,6 +19,8 @@ from .layout import NestedField, Struct, TextField, pointer, text, u8, u16, u32,
 KERNEL_BASE = 0xFFFF_FFFF_8000_0000      # the kernel image: text R-X, read-only data R--, data RW-
 PROGRAM_BASE = 0xFFFF_FFFF_A000_0000     # the program that is run, where Linux has its modules
 DIRECT_MAP = 0xFFFF_8880_0000_0000       # all physical memory, RW- and never executable
+ALLOCATOR_BASE = 0xFFFF_FFFF_B000_0000   # an allocator of somebody else, beside the program or without one
+ARENA_BASE = 0xFFFF_CA00_0000_0000       # the memory that it may give out, between unmapped pages
 STACKS_BASE = 0xFFFF_C900_0000_0000      # stacks, each in a slot of its own below unmapped pages
 STACK_SLOT = 0x10000                     # bytes from one stack's slot to the next; a stack ends where its slot ends
 KERNEL_STACK_SIZE = 0x4000
@@ -347,6 +349,13 @@ class fault_attr(Struct):
     state = u64("of its random generator, splitmix64; at boot, the seed")
 
 
+class allocator_stats(Struct):
+    """What ``stats`` of an allocator of somebody else fills in."""
+
+    in_use = u64("allocations that callers hold")
+    free_bytes = u64("bytes that it could still give out")
+
+
 class free_area(Struct):
     """The free blocks of one order."""
 
@@ -395,7 +404,8 @@ PANIC_VECTOR = 256
 
 STRUCTS: tuple[type[Struct], ...] = (
     list_head, memory_region, boot_info, page, magazine, magazine_size, kmalloc_info, kmem_cache_cpu, percpu,
-    kmem_cache, track, slab_debug_state, fault_attr, free_area, pt_regs, panic_record,
+    kmem_cache, track, slab_debug_state, fault_attr, allocator_stats, free_area, pt_regs,
+    panic_record,
 )
 ENUMS = (PageFlag, SlabFlag, SlabList, BootFlag, MemoryType)
 

@@ -269,8 +269,8 @@ class ShadowError(GuestError):
     ``kind`` is ``use-after-free``, ``out-of-bounds``, ``uninitialized-read``, ``double-free``, ``invalid-free``,
     ``wrong-cache`` or ``metadata-write``; ``address`` the first wrong byte, or the pointer that was freed; ``access``
     ``read``, ``write`` or ``free``; ``size`` the bytes of the access; ``distance`` how far the byte lies behind the
-    end of the object (0 is right behind it) or, negative, before its start, None where it is neither; ``report`` the
-    whole story in sections.
+    end of the object (0 is right behind it) or, negative, before its start, None where it is neither; ``object`` the
+    address of that object, None where there is none; ``report`` the whole story in sections.
     """
 
     def __init__(
@@ -282,6 +282,7 @@ class ShadowError(GuestError):
         access: str,
         size: int,
         distance: int | None = None,
+        object: int | None = None,
         report: str = "",
         registers: Mapping[str, int] | None = None,
         backtrace: Sequence[str] = (),
@@ -292,6 +293,7 @@ class ShadowError(GuestError):
         self.access = access
         self.size = size
         self.distance = distance
+        self.object = object
         self.report = report
         super().__init__(message, registers=registers, backtrace=backtrace, instruction=instruction)
 

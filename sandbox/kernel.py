@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from .abi import EMPTY_SLAB_LIMIT
 from .errors import GuestError, ProgramError, UsageError
+from .guest.allocator import Allocator, AllocatorOptions, ForeignAllocator, allocator_options, require_functions
 from .guest.boot import load
 from .guest.guest import Guest, Snapshot
 from .guest.options import BootOptions
@@ -21,12 +22,11 @@ from .machine.machine import CONSOLE_BYTES, Machine
 from .toolchain import packaged
 from .toolchain.image import Image
 from .toolchain.source import Source
-from .trace.events import Event
-from .trace.functions import Kind
+from .trace.functions import Kind, Traced
 from .trace.ledger import changes
 from .trace.shadow import Shadow
 from .trace.shadow_options import ShadowOptions, shadow_options
-from .trace.tracer import LiveTrace, Tracer
+from .trace.tracer import LiveTrace, OwnTrace, Tracer
 
 
 class Kernel(Guest):
@@ -41,31 +41,39 @@ class Kernel(Guest):
     """
 
     def __init__(self, machine: Machine, image: Image, program: Image | None, options: BootOptions,
-                 shadow: ShadowOptions | None = None) -> None:
-        super().__init__(machine, image, program)
+                 shadow: ShadowOptions | None = None, allocator: ForeignAllocator | None = None) -> None:
+        super().__init__(machine, image, program, None if allocator is None else allocator.image)
         self.options = options
+        self.foreign = allocator
         self._traces: list[weakref.ref[LiveTrace]] = []
         self.heap = Heap(self, Running(self.registers, machine.paging, self.symbols,
                                        partial(_allocations, self._traces)))
         self._addresses = AddressBook(self, self.heap, self.symbols, machine.paging)
-        self.tracer = Tracer(_Traceable(machine, self.symbols))
-        self.shadow = None if shadow is None else Shadow(machine, self.symbols, self.tracer, shadow)
+        self.tracer = Tracer(_Traceable(machine, self.symbols), _traced(allocator))
+        self.shadow = None if shadow is None else Shadow(machine, self.symbols, self.tracer, shadow,
+                                                         None if allocator is None else self.allocator.arena)
         if self.shadow is not None:
             self._history.begin()
 
-    def trace(self, on_event: Callable[[Event], None] | None = None) -> LiveTrace:
-        """Record what the allocator does, until ``stop()`` or the end of a ``with`` block::
+    @property
+    def allocator(self) -> Allocator:
+        """The allocator of somebody else that this kernel was booted with; :class:`UsageError` without one."""
+        if self.foreign is None:
+            raise UsageError("this kernel was booted without an allocator: sandbox.boot(allocator=FILE)")
+        return Allocator(self.call, self.symbols, self.foreign.options)
+
+    @cached_property
+    def trace(self) -> OwnTrace:
+        """``kernel.trace()`` records what the allocator does, until ``stop()`` or the end of a ``with`` block::
 
             with kernel.trace() as trace:
                 kernel.call("kmalloc", 64)
             [event.kind for event in trace]          # ["alloc"]
 
-        ``on_event`` is called with each event while the guest runs. Rewinding and restoring are not recorded, and
-        take nothing away from what was.
+        ``kernel.trace`` is a trace too: in a test, of all that the test has done with the kernel
+        (:mod:`sandbox.pytest_plugin`), elsewhere since ``kernel.trace.restart()``.
         """
-        trace = self.tracer.trace(on_event)
-        self._traces[:] = [*(known for known in self._traces if known() is not None), weakref.ref(trace)]
-        return trace
+        return OwnTrace(self.tracer, self._traces)
 
     def whatis(self, address: int) -> WhatIs:
         """What lies at any 64-bit number taken as an address: ``str()`` is a sentence, ``.kind`` one word."""
@@ -109,6 +117,15 @@ def _allocations(traces: list[weakref.ref[LiveTrace]]) -> dict[int, Allocation]:
     return found
 
 
+def _traced(allocator: ForeignAllocator | None) -> tuple[Traced, ...]:
+    """The functions of an allocator that are traced."""
+    if allocator is None:
+        return ()
+    options = allocator.options
+    return (Traced(options.allocate, Kind.ALLOC, size=0, foreign=True),
+            Traced(options.deallocate, Kind.FREE, object=0, returns=False, foreign=True))
+
+
 @dataclass(frozen=True)
 class _Traceable:
     """What the tracer works on: less than the kernel, so that the two make no cycle that keeps the engine alive."""
@@ -127,7 +144,10 @@ def boot(
     seed: int = 0,
     shadow: bool | str = False,
     quarantine: int = 0,
-    allocator: Mapping[str, str | int] | None = None,
+    allocator: Mapping[str, str | int] | str | Path | None = None,
+    symbols: Mapping[str, str | None] | None = None,
+    refused: int | None = None,
+    arena: int | str = AllocatorOptions.arena,
     slab_debug: str = "",
     freelist_hardened: bool = False,
     freelist_random: bool | int = False,
@@ -144,27 +164,50 @@ def boot(
 
     ``shadow=True`` watches every access to the heap, and stops at the first wrong one with a
     :class:`~sandbox.errors.ShadowError`; ``shadow="collect"`` keeps them all in ``kernel.shadow.errors`` and goes on.
-    ``quarantine`` is how many freed objects wait before their memory is used again; ``allocator`` names the functions
-    of an allocator that the program brings (:mod:`sandbox.trace.shadow_foreign`).
+    ``quarantine`` is how many freed objects wait before their memory is used again.
+
+    ``allocator`` is an allocator of somebody else, given as a program is: ``kernel.allocator`` calls it, a program may
+    call its labels, and it is traced and shadowed as the kernel's own (:mod:`sandbox.guest.allocator` has the
+    interface). ``init`` is called with an arena of ``arena`` bytes. ``symbols`` are the names of its functions where
+    they are not ``init``, ``allocate``, ``deallocate``, ``stats``; ``refused`` is what its ``deallocate`` returns for
+    a pointer that it does not take. A mapping as ``allocator`` names the functions of one that the program itself
+    brings, for the shadow alone (:mod:`sandbox.trace.shadow_foreign`).
 
     Raises ``UsageError`` for an option that cannot be, ``ProgramError`` for a file that is missing, is not text or
     has no ``main``, ``AssemblyError`` with file and line for text that does not assemble, and a ``GuestError``, with
     the serial text as its ``console``, when the kernel does not come up.
     """
-    shadowed = shadow_options(shadow, quarantine, allocator)
+    foreign = None
+    if allocator is None or isinstance(allocator, Mapping):
+        if symbols is not None or refused is not None or arena != AllocatorOptions.arena:
+            raise UsageError("symbols, refused and arena are an allocator's: give its file as allocator=")
+    else:
+        foreign = allocator_options(symbols, refused, arena)
+    roles = allocator if isinstance(allocator, Mapping) else foreign.shadowed() if foreign and shadow else None
+    shadowed = shadow_options(shadow, quarantine, roles)
     chosen = BootOptions(ram, magazines, hz, empty_slab_limit, seed, slab_debug, freelist_hardened, freelist_random)
     image = packaged.kernel_image()
-    assembled = None if program is None else assemble_program(program, image)
-    return boot_images(image, assembled, chosen, shadowed, console_limit)
+    linked = None if foreign is None or isinstance(allocator, Mapping) or allocator is None else assemble_allocator(
+        allocator, image, foreign)
+    assembled = None if program is None else assemble_program(
+        program, image, None if linked is None else linked.image)
+    kernel = boot_images(image, assembled, chosen, shadowed, console_limit, linked)
+    if linked is not None:
+        try:
+            kernel.allocator.init()
+        except BaseException:
+            kernel.close()
+            raise
+    return kernel
 
 
 def boot_images(image: Image, program: Image | None, options: BootOptions, shadow: ShadowOptions | None = None,
-                console_limit: int = CONSOLE_BYTES) -> Kernel:
-    """Boot a kernel that is assembled already; see :func:`boot`."""
+                console_limit: int = CONSOLE_BYTES, allocator: ForeignAllocator | None = None) -> Kernel:
+    """Boot a kernel that is assembled already; see :func:`boot`. An allocator's ``init`` is not called."""
     machine = Machine(options.ram_size, console_limit=console_limit)
     try:
-        power_on(machine, image, program, options)
-        return Kernel(machine, image, program, options, shadow)
+        power_on(machine, image, program, options, allocator)
+        return Kernel(machine, image, program, options, shadow, allocator)
     except BaseException as error:
         console = machine.serial.text
         machine.close()
@@ -173,27 +216,38 @@ def boot_images(image: Image, program: Image | None, options: BootOptions, shado
         raise
 
 
-def power_on(machine: Machine, image: Image, program: Image | None, options: BootOptions) -> None:
+def power_on(machine: Machine, image: Image, program: Image | None, options: BootOptions,
+             allocator: ForeignAllocator | None = None) -> None:
     """Do what firmware and a boot loader do: everything is in place, and the kernel's first instruction is next."""
-    start = load(machine.memory, image, program, options)
+    start = load(machine.memory, image, program, options, *(
+        () if allocator is None else (allocator.image, allocator.options.arena)))
     machine.start_long_mode(cr3=start.cr3, rip=start.rip, rsp=start.rsp, rdi=start.rdi)
 
 
-def assemble_program(program: str | Path, kernel: Image) -> Image:
+def assemble_program(program: str | Path, kernel: Image, allocator: Image | None = None) -> Image:
     """The image of a program, given as :func:`boot` takes it; ``ProgramError`` when it has no ``main``."""
     source = _source(program)
-    image = packaged.program_image(source, kernel)
+    image = packaged.program_image(source, kernel, allocator)
     if "main" not in image.symbols:
         raise ProgramError(source.name, "it does not define main")
     return image
 
 
-def _source(program: str | Path) -> Source:
-    """The text of a program, from wherever it is."""
+def assemble_allocator(allocator: str | Path, kernel: Image, options: AllocatorOptions) -> ForeignAllocator:
+    """An allocator, given as :func:`boot` takes it; ``ProgramError`` names the functions that it has not."""
+    source = _source(allocator, "allocator")
+    image = packaged.allocator_image(source, kernel)
+    require_functions(image, options, source.name)
+    return ForeignAllocator(image, options)
+
+
+def _source(program: str | Path, what: str = "program") -> Source:
+    """The text of a program or of an allocator, from wherever it is."""
     if not isinstance(program, (str, Path)):
-        raise UsageError(f"a program is a path, an example's number or source text, not {program!r}")
+        article = "an" if what[0] == "a" else "a"
+        raise UsageError(f"{article} {what} is a path, an example's number or source text, not {program!r}")
     if isinstance(program, str) and "\n" in program:
-        return Source("program.asm", program, Path.cwd())
+        return Source(f"{what}.asm", program, Path.cwd())
     try:
         exists = Path(program).exists()
     except (OSError, ValueError):                # a name that no file can have

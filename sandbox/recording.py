@@ -11,6 +11,7 @@ from .debugger.journey import MEMORY_BUDGET
 from .debugger.record import Record
 from .debugger.timeline import Timeline
 from .errors import GuestError, RecordError, SandboxError, ShadowError, UsageError
+from .guest.allocator import AllocatorOptions, ForeignAllocator
 from .guest.journal import Call, Entry, Flush, Run
 from .guest.options import BootOptions
 from .guest.outcome import RunResult
@@ -21,6 +22,8 @@ from .machine.machine import Machine
 from .toolchain import packaged
 from .trace.shadow_options import ShadowOptions
 
+_SENSELESS = (SandboxError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError)
+"""What comes of a record that is whole, and makes no sense."""
 NOTICED = 16
 """Starts behind the moment at which a shadow stops a run within which it has noticed what is wrong: a wrong access at
 its own, a wrong free at the first instruction behind the call."""
@@ -39,7 +42,11 @@ def record(program: str | Path | Kernel, *, limit: int | None = None, accesses: 
     it since then is kept, and what is done with it later too. ``memory`` is what the snapshots may take in bytes.
     ``accesses`` keeps every instruction and every access, so that questions about them are look-ups.
     """
+    if type(memory) is not int or memory < 0:
+        raise UsageError(f"the snapshots' memory is a number of bytes, not {memory!r}")
     if isinstance(program, Kernel):
+        if program.machine.cpu.closed:
+            raise UsageError("this kernel is closed")
         if options or limit is not None:
             late = ", ".join([*options, *(["limit"] if limit is not None else [])])
             raise UsageError(f"this kernel has booted already: {late} cannot be chosen any more")
@@ -68,18 +75,20 @@ def open_record(path: str | Path, *, accesses: bool = False, memory: int = MEMOR
     record = files.read(path)
     try:
         kernel = _boot_as(record)
-    except (SandboxError, TypeError, ValueError) as error:
+    except _SENSELESS as error:
         raise RecordError(path, f"what it was recorded with cannot be booted: {error}") from None
     try:
         timeline = _timeline(kernel, memory, accesses)
         try:
             timeline.result = _do_again(kernel, record)
-        except (SandboxError, TypeError, ValueError, IndexError) as error:
+        except _SENSELESS as error:
             raise RecordError(path, f"what it recorded cannot be done again: {error}") from None
         _settle(timeline)
         if (timeline.length, files.checksum(kernel.machine)) != (record.end, record.checksum):
             raise RecordError(path, f"it does not lead where it led: to instruction {timeline.length:,} now, and to "
                                     f"{record.end:,} when it was recorded")
+        if not timeline.start <= record.position <= timeline.length:
+            raise RecordError(path, f"it stands at instruction {record.position:,}, outside its own run")
         timeline.notes = _notes(record)
         timeline.goto(record.position)
         timeline.owns_kernel = True
@@ -107,8 +116,11 @@ def _settle(timeline: Timeline[Kernel]) -> None:
 def _boot_as(record: Record) -> Kernel:
     """The kernel as it was when the record began."""
     shadow = record.options["shadow"]
+    foreign = None
+    if record.allocator is not None:
+        foreign = ForeignAllocator(record.allocator, AllocatorOptions(**record.options["allocator"]))
     return boot_images(record.kernel, record.program, BootOptions(**record.options["boot"]),
-                       None if shadow is None else ShadowOptions(**shadow), record.options["console_limit"])
+                       None if shadow is None else ShadowOptions(**shadow), record.options["console_limit"], foreign)
 
 
 def _do_again(kernel: Kernel, record: Record) -> RunResult | None:
@@ -163,7 +175,7 @@ def _timeline(kernel: Kernel, memory: int, accesses: bool) -> Timeline[Kernel]:
     if kernel.shadow is not None:
         return Timeline(kernel, kernel.tracer, ready, budget=memory, accesses=accesses)
     with Machine(len(kernel.machine.memory)) as machine:
-        power_on(machine, kernel.image, kernel.program, kernel.options)
+        power_on(machine, kernel.image, kernel.program, kernel.options, kernel.foreign)
         origin = Kept(machine.snapshot(), POWER_ON)
     timeline = Timeline(kernel, kernel.tracer, origin, budget=memory, accesses=accesses)
     timeline.keep(ready)

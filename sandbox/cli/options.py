@@ -87,9 +87,10 @@ def suspicion_options(command: _Command) -> _Command:
         click.option("--collect", is_flag=True, help="With --shadow: note what is wrong, and go on."),
         click.option("--quarantine", type=int, default=0, metavar="N",
                      help="With --shadow: N freed objects wait before their memory is used again."),
-        click.option("--allocator", metavar="ROLE=NAME,...",
-                     help="With --shadow: the program's own allocator: allocate=, deallocate= and init= name its "
-                          "functions, refused= is what deallocate returns for a chunk that it does not take."),
+        click.option("--allocator", metavar="FILE|ROLE=NAME,...",
+                     help="An allocator that the program calls, in a file of its own. With --shadow also the program's "
+                          "own: allocate=, deallocate= and init= name its functions, refused= is what deallocate "
+                          "returns for a chunk that it does not take."),
         click.option("--inject", multiple=True, metavar="FAULT",
                      help="A fault on purpose: pages:3, pages:10%,seed=7, cache=kmalloc-64:1, "
                           "flip=ADDRESS.BIT@INSTRUCTION or irq=LINE@INSTRUCTION; may be given again."),
@@ -100,13 +101,20 @@ def suspicion_options(command: _Command) -> _Command:
 
 def shadow_options(shadow: bool, collect: bool, quarantine: int, allocator: str | None) -> dict[str, Any]:
     """The shadow's options as :func:`sandbox.boot` takes them."""
+    file = {"allocator": allocator} if allocator is not None and _is_file(allocator) else {}
+    roles = None if file else allocator
     if not shadow:
-        for name, value in (("--collect", collect), ("--quarantine", quarantine), ("--allocator", allocator)):
+        for name, value in (("--collect", collect), ("--quarantine", quarantine), ("--allocator", roles)):
             if value:
                 raise click.UsageError(f"{name} is the shadow's: it needs --shadow")
-        return {}
+        return {**file}
     return {"shadow": "collect" if collect else True, "quarantine": quarantine,
-            "allocator": None if allocator is None else _roles(allocator)}
+            "allocator": None if roles is None else _roles(roles), **file}
+
+
+def _is_file(text: str) -> bool:
+    """Whether an allocator is given as its file, and not as the roles of functions."""
+    return "=" not in text and (text.endswith(".asm") or "/" in text or Path(text).is_file())
 
 
 def _roles(text: str) -> dict[str, str | int]:
@@ -116,11 +124,12 @@ def _roles(text: str) -> dict[str, str | int]:
         role, equals, name = part.partition("=")
         if not (role and equals and name):
             raise click.UsageError(f"--allocator is ROLE=NAME,ROLE=NAME,... and {part!r} is no part of that")
-        roles[role] = int(name, 0) if role == "refused" and _is_number(name) else name
+        roles[role] = int(name, 0) if role == "refused" and is_number(name) else name
     return roles
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether it is a number as Python writes one: ``0``, ``-1``, ``0xffff``."""
     try:
         int(text, 0)
     except ValueError:

@@ -27,6 +27,10 @@ MEMORY_BUDGET = 256 << 20
 """Bytes that the snapshots of a timeline may take, unless it is told otherwise."""
 
 
+RAM_PER_INSTRUCTION = 128
+"""Bytes of RAM for which there is to be one instruction between two snapshots: 2 million of them in 256 MiB."""
+
+
 class Debuggee(Recorded, Protocol):
     """What a timeline needs of a guest whose heap can be read; ``sandbox.Kernel`` is one."""
 
@@ -95,8 +99,12 @@ class Journey(Generic[G]):
         kernel.travel.history.come_back = come_back
 
     def _keep(self) -> None:
-        """The clock is at one of the counts at which a snapshot changes nothing."""
+        """The clock is at one of the counts at which a snapshot changes nothing. In a large RAM it takes as long as
+        many instructions, and waits for these."""
         self._synchronize()
+        clock = self.kernel.machine.instructions
+        if clock - self._moments.before(clock).instruction < len(self.kernel.machine.memory) // RAM_PER_INSTRUCTION:
+            return
         self._moments.add(self._travel.keep_here() if self._travel.away else self._travel.keep())
 
     def keep(self, kept: Kept) -> None:
@@ -165,11 +173,11 @@ class Journey(Generic[G]):
 
     def step(self, count: int = 1) -> Moment:
         """``count`` instructions on; each turn of a ``rep`` is one, and so is the last look at its counter."""
-        return self.goto(self.position + count)
+        return self.goto(self.position + _count(count))
 
     def back(self, count: int = 1) -> Moment:
         """``count`` instructions back."""
-        return self.goto(self.position - count)
+        return self.goto(self.position - _count(count))
 
     def at(self, event: Event) -> Moment:
         """Where an event begins: its function's first instruction is next."""
@@ -224,3 +232,9 @@ class Journey(Generic[G]):
             else:
                 self._travel.history.diverted = True
             self._move(errand.goal)
+
+
+def _count(count: int) -> int:
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise UsageError(f"a number of instructions is an int, not {count!r}")
+    return count

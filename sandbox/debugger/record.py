@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import RecordError, SandboxError
+from ..errors import RecordError, SandboxError, UsageError
+from ..guest.allocator import ForeignAllocator
 from ..guest.journal import Entry, Journal, entry_from_data, entry_to_data
 from ..guest.options import BootOptions
 from ..guest.travel import Travel
@@ -44,6 +45,7 @@ class Record:
 
     kernel: Image
     program: Image | None
+    allocator: Image | None
     options: dict[str, Any]
     journal: Journal
     failed: Entry | None
@@ -54,7 +56,7 @@ class Record:
     def to_bytes(self) -> bytes:
         """The file."""
         data = {
-            "kernel": self.kernel.to_json(), "program": None if self.program is None else self.program.to_json(),
+            "kernel": self.kernel.to_json(), "program": _image(self.program), "allocator": _image(self.allocator),
             "options": self.options, "journal": self.journal.to_data(),
             "failed": None if self.failed is None else entry_to_data(self.failed), "end": self.end,
             "checksum": self.checksum, "position": self.position,
@@ -95,6 +97,7 @@ class Record:
         return cls(
             kernel=Image.from_json(data["kernel"]),
             program=None if data["program"] is None else Image.from_json(data["program"]),
+            allocator=None if data["allocator"] is None else Image.from_json(data["allocator"]),
             options=data["options"], journal=Journal.from_data(data["journal"]),
             failed=None if data["failed"] is None else entry_from_data(data["failed"]), **numbers)
 
@@ -107,16 +110,19 @@ class Recorded(Protocol):
     program: Image | None
     options: BootOptions
     shadow: Shadow | None
+    foreign: ForeignAllocator | None
     travel: Travel
 
 
 def record_of(kernel: Recorded, position: int) -> Record:
     """The record of a kernel that stands at the end of its run."""
     history = kernel.travel.history
+    foreign = kernel.foreign
     options = {"boot": asdict(kernel.options), "console_limit": kernel.machine.serial.output_limit,
-               "shadow": None if kernel.shadow is None else kernel.shadow.options._asdict()}
-    return Record(kernel.image, kernel.program, options, history.journal, history.failed, history.end,
-                  checksum(kernel.machine), position)
+               "shadow": None if kernel.shadow is None else kernel.shadow.options._asdict(),
+               "allocator": None if foreign is None else foreign.options.to_dict()}
+    return Record(kernel.image, kernel.program, None if foreign is None else foreign.image, options, history.journal,
+                  history.failed, history.end, checksum(kernel.machine), position)
 
 
 def checksum(machine: Machine) -> int:
@@ -126,21 +132,31 @@ def checksum(machine: Machine) -> int:
 
 def write(path: str | Path, record: Record) -> None:
     """Write a record to a file, whole or not at all; :class:`~sandbox.errors.RecordError` where that cannot be."""
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"a record is written to a path, not to {path!r}")
     target = Path(path)
-    part = target.with_name(target.name + ".part")
     try:
+        part = target.with_name(target.name + ".part")
         part.write_bytes(record.to_bytes())
         part.replace(target)
     except OSError as error:
         raise RecordError(target, error.strerror or str(error)) from None
+    except ValueError:
+        raise RecordError(target, "no file can be called so") from None
+
+
+def _image(image: Image | None) -> str | None:
+    return None if image is None else image.to_json()
 
 
 def read(path: str | Path) -> Record:
     """The record in a file; :class:`~sandbox.errors.RecordError` for a file that is none, or cannot be read."""
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"a record is read from a path, not from {path!r}")
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise RecordError(path, error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:
+        raise RecordError(path, getattr(error, "strerror", None) or str(error)) from None
     return Record.from_bytes(Path(path), data)
 
 

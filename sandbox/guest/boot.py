@@ -9,12 +9,15 @@ Physical memory afterwards (numbers in :mod:`sandbox.abi`)::
     PAGE_TABLES_PHYS  page tables, the PML4 first
     KERNEL_PHYS       kernel image: text, read-only data, data
                       program image
+                      an allocator of somebody else
                       stacks: the boot CPU's, then those of #DF, NMI and #MC
+                      that allocator's arena
     Loaded.end        free
 
 Virtual memory: the images where they are linked, in 4 KiB pages with their sections' rights; the direct map; each
-stack at the top of its slot, with nothing below it in the slot; and the loader's page at its physical address, which
-the kernel unmaps as soon as it runs.
+stack at the top of its slot, with nothing below it in the slot; the arena, with nothing on either side; and the
+loader's page at its physical address, which the kernel unmaps as soon as it
+runs.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..abi import (
+    ARENA_BASE,
     BOOT_INFO_PHYS,
     BOOT_MAGIC,
     DIRECT_MAP,
@@ -70,24 +74,29 @@ class Loaded:
     end: int
 
 
-def load(memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions) -> Loaded:
+def load(memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions,
+         allocator: Image | None = None, arena: int = 0) -> Loaded:
     """Fill ``memory``, fresh and of ``options.ram_size`` bytes, with everything that the kernel expects.
+
+    ``allocator`` is the image of somebody else's allocator, ``arena`` the bytes that it may give out, whole pages.
 
     ``UsageError`` when the RAM is too small for the images, ``ProgramError`` for a program without ``main``.
     """
-    loader = _Loader(memory, kernel, program, options)
+    loader = _Loader(memory, kernel, program, options, allocator, arena)
     return loader.load()
 
 
 class _Loader:
     """One boot; the methods follow the order of physical memory."""
 
-    def __init__(self, memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions) -> None:
+    def __init__(self, memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions,
+                 allocator: Image | None, arena: int) -> None:
         self.memory = memory
         self.kernel = kernel
         self.program = program
         self.options = options
-        self.images = [kernel, *([program] if program is not None else [])]
+        self.arena = arena
+        self.images = [kernel, *(image for image in (program, allocator) if image is not None)]
         self.next_table = PAGE_TABLES_PHYS
         self.paging = Paging(memory, PagingControls(cr3=self._table_frame()), self._table_frame)
         self.read_only: list[range] = []
@@ -102,6 +111,8 @@ class _Loader:
         for image in self.images:
             at = self._place_image(image, at)
         at = self._place_stacks(at)
+        self.paging.map_range(ARENA_BASE, at, self.arena, _WRITE | _NO_EXECUTION)
+        at += self.arena
         self._map_physical_memory()
         self.paging.map(LOADER_PHYS, LOADER_PHYS, 0)
         self._describe_machine(end=at)
@@ -122,6 +133,7 @@ class _Loader:
     def _check_room(self) -> None:
         """Refuse RAM that these images would fill, and say how much they need."""
         placed = KERNEL_PHYS + sum(page_up(image.end - image.base) for image in self.images) + sum(STACK_SIZES)
+        placed += self.arena
         size = self.memory.size
         if placed + pages(size) * page.size + WORKING_MEMORY <= size:
             return

@@ -54,14 +54,15 @@ class Snapshot:
 class Guest:
     """A kernel on ``machine``, which stands at its first instruction and is run to ``kernel_ready``.
 
-    ``image`` is the kernel's, ``program`` the program's or None.
+    ``image`` is the kernel's, ``program`` the program's or None, ``allocator`` that of somebody else's allocator.
     """
 
-    def __init__(self, machine: Machine, image: Image, program: Image | None = None) -> None:
+    def __init__(self, machine: Machine, image: Image, program: Image | None = None,
+                 allocator: Image | None = None) -> None:
         self.machine = machine
         self.image = image
         self.program = program
-        self.symbols = Symbols(*((image, program) if program else (image,)))
+        self.symbols = Symbols(*(each for each in (image, allocator, program) if each is not None))
         translated = TranslatedMemory(machine)
         self._actions = Actions(machine, translated, self.symbols)
         self._actions.bring_up()

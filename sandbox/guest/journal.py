@@ -10,9 +10,10 @@ The timeline reads the same entries, and a saved record is :meth:`Journal.to_dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from ..address import U64
 from ..errors import UsageError
 
 VERSION = 2
@@ -161,7 +162,33 @@ def entry_from_data(data: Sequence[Any]) -> Entry:
     kind = KINDS[name]
     if len(values) != len(kind._fields):
         raise ValueError(f"{name} with {len(values)} values")
-    return kind(*map(_from_plain, values))
+    entry = kind(*map(_from_plain, values))
+    for field, value in zip(kind._fields, entry, strict=True):
+        if not _VALUES[field](value):
+            raise ValueError(f"{name} with {field} {str(value)[:40]}")
+    return entry
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= U64
+
+
+def _is_argument(value: Any) -> bool:
+    return isinstance(value, bytes) or (type(value) is int and -(1 << 63) <= value <= U64)
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 < value < 1 << 63)
+
+
+_VALUES: dict[str, Callable[[Any], bool]] = {
+    "address": _is_number, "value": _is_number, "instruction": _is_number, "limit": _is_limit,
+    "arguments": lambda value: isinstance(value, tuple) and all(map(_is_argument, value)),
+    "faults": lambda value: isinstance(value, tuple) and all(isinstance(fault, str) for fault in value),
+    "data": lambda value: isinstance(value, bytes), "physical": lambda value: isinstance(value, bool),
+    "name": lambda value: isinstance(value, str), "line": lambda value: type(value) is int and 0 <= value < 16,
+}
+"""What a field of an entry can be."""
 
 
 def _to_plain(value: Any) -> Any:

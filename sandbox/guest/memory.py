@@ -6,7 +6,9 @@ looking changes nothing in the guest.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from typing import Any, SupportsIndex, overload
 
 from ..address import PAGE_SHIFT, PAGE_SIZE, U64, PhysAddr
 from ..errors import UsageError
@@ -92,15 +94,53 @@ class TranslatedMemory(ByteAccess):
         return pieces
 
 
+class GuestBytes(bytes):
+    """What ``memory[a:b]`` gives: bytes like any others, that know where they were read.
+
+    ``address`` is that of the first one, ``memory()`` the memory, None when it is gone. Slices of them know it too,
+    and a copy or a pickle are plain bytes.
+    """
+
+    address: int
+    memory: weakref.ref[Any]
+
+    @classmethod
+    def read(cls, data: bytes, address: int, memory: weakref.ref[Any]) -> GuestBytes:
+        """``data``, which were read at an address."""
+        found = cls(data)
+        found.address, found.memory = address, memory
+        return found
+
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    def __getitem__(self, key: SupportsIndex | slice, /) -> int | bytes:
+        found = super().__getitem__(key)
+        if isinstance(key, slice) and isinstance(found, bytes):
+            start, _, step = key.indices(len(self))
+            if step == 1:
+                return self.read(found, self.address + start, self.memory)
+        return found
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (bytes(self),)
+
+
 class VirtualMemory(ByteAccess):
     """Virtual memory with a record of every write: what ``kernel.memory`` is."""
 
     def __init__(self, memory: TranslatedMemory, record: Callable[[Write], None]) -> None:
         self._memory = memory
         self._record = record
+        self._itself = weakref.ref(self)
 
     def read(self, address: int, size: int) -> bytes:
         return self._memory.read(address, size)
+
+    def __getitem__(self, key: int | slice) -> Any:
+        found = super().__getitem__(key)
+        return GuestBytes.read(found, self._bounds(key)[0], self._itself) if isinstance(key, slice) else found
 
     def write(self, address: int, data: bytes) -> None:
         self._memory.require_stopped()
@@ -119,6 +159,11 @@ class PhysicalMemory(ByteAccess):
         self._ram = machine.memory
         self._memory = memory
         self._record = record
+        self._itself = weakref.ref(self)
+
+    def __getitem__(self, key: int | slice) -> Any:
+        found = super().__getitem__(key)
+        return GuestBytes.read(found, PhysAddr(self._bounds(key)[0]), self._itself) if isinstance(key, slice) else found
 
     def __len__(self) -> int:
         return len(self._ram)

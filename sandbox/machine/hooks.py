@@ -40,6 +40,7 @@ class Hooks:
         self._marks: dict[int, int] = {}  # by address: the engine's hook, where there is no filter
         self._filter: AddressFilter | None = None
         self._breakpoints: frozenset[int] = frozenset()
+        self.present = 0                 # hooks that somebody has added and not removed
         self._add_code_hook(native_filter)
 
     def hook_code(self, addresses: Iterable[int], callback: Callable[[int], None], *, replayed: bool = False) -> Hook:
@@ -51,10 +52,12 @@ class Hooks:
         table = self._run.followers if replayed else self._run.callbacks
         for at in listed:
             self.mark(at, callback, table)
+        self.present += 1
 
         def remove() -> None:
             hooks = itself()
             if hooks is not None and not hooks._engine.closed:
+                hooks.present -= 1
                 for at in listed:
                     hooks.unmark(at, callback, table)
 
@@ -148,15 +151,7 @@ class Hooks:
         kinds = [kind for kind, wanted in (("read", read), ("write", write), ("read after", read_after)) if wanted]
         if not kinds or begin >= end:
             raise UsageError("a memory hook needs a range and at least one kind of access")
-        handle, itself = self._engine.on_memory(accessed, begin, end, kinds, gate), weakref.ref(self)
-        run.flush_code = True
-
-        def remove() -> None:
-            hooks = itself()
-            if hooks is not None and not hooks._engine.closed:
-                hooks._remove(handle)
-
-        return Hook(remove)
+        return self._hook(self._engine.on_memory(accessed, begin, end, kinds, gate))
 
     def hook_every_instruction(self, callback: Callable[[int], None], gate: Gate | None = None) -> Hook:
         """Call ``callback(address)`` before every instruction, in a replay too, and before one that then does not
@@ -169,12 +164,18 @@ class Hooks:
             except BaseException as error:
                 run.fail(error)
 
-        handle, itself = self._engine.on_every_instruction(reached, gate), weakref.ref(self)
-        run.flush_code = True
+        return self._hook(self._engine.on_every_instruction(reached, gate))
+
+    def _hook(self, handle: int) -> Hook:
+        """One of the engine's hooks, in the hands of whoever asked for it."""
+        itself = weakref.ref(self)
+        self._run.flush_code = True
+        self.present += 1
 
         def remove() -> None:
             hooks = itself()
             if hooks is not None and not hooks._engine.closed:
+                hooks.present -= 1
                 hooks._remove(handle)
 
         return Hook(remove)

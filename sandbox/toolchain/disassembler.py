@@ -165,25 +165,26 @@ class Disassembler:
         return Detail(Instruction(address, raw.size, bytes(raw.bytes), raw.mnemonic, text), operands,
                       " ".join(raw.mnemonic.split()[:-1]), reads, (*writes, *_ALSO_WRITES.get(name, ())))
 
-    def outline(self, image: Image) -> Iterator[Outline]:
-        """All the instructions of ``image`` in brief, ascending; what is none is left out, byte by byte."""
+    def outline(self, image: Image, start: int = 0, end: int = U64) -> Iterator[Outline]:
+        """The instructions of ``image`` from ``start`` up to ``end`` in brief, ascending; what is none is left out,
+        byte by byte."""
         text = image.section("text")
         if text is None:
             return
-        at = text.address
-        for start, end in (*image.data_in_text, (image.text_end, image.text_end)):
-            while at < start:
-                code = text.data[at - text.address : start - text.address]
-                for found in self._brief.disasm_lite(code, at):
+        at, end = max(start, text.address), min(end, image.text_end)
+        for data, behind in (*image.data_in_text, (end, end)):
+            stop = min(data, end)
+            while at < stop:
+                for found in self._brief.disasm_lite(text.data[at - text.address : stop - text.address], at):
                     yield Outline(*found)
                     at = found[0] + found[1]
-                at += at < start
-            at = max(at, end)
+                at += at < stop
+            at = max(at, behind)
 
     def rets(self, image: Image, *functions: str) -> tuple[int, ...]:
         """The addresses of the ``ret`` instructions in these functions, in all of the text when none is named."""
         ranges = [image.functions[name] for name in functions] if functions else [(image.base, image.text_end)]
-        return tuple(sorted({found.address for start, end in ranges for found in self.code(image, start, end)
+        return tuple(sorted({found.address for start, end in ranges for found in self.outline(image, start, end)
                              if found.mnemonic.split()[-1] == "ret"}))
 
     def decode(self, data: bytes, address: int) -> Decoded | None:

@@ -14,7 +14,7 @@ import difflib
 import json
 from pathlib import Path
 
-from ..abi import KERNEL_BASE, PROGRAM_BASE
+from ..abi import ALLOCATOR_BASE, KERNEL_BASE, PROGRAM_BASE
 from ..errors import EngineError, ProgramError
 from .assembler import assemble, build
 from .cache import Entry, prebuilt_store
@@ -64,9 +64,19 @@ def kernel_image() -> Image:
     return assemble(kernel_sources(), int(KERNEL_BASE))
 
 
-def program_image(source: Source, kernel: Image) -> Image:
-    """A program, assembled against ``kernel`` in a child process; its text is not trusted."""
-    return assemble([source], int(PROGRAM_BASE), kernel.symbols, prelude=prelude(), origins=kernel.origins,
+def program_image(source: Source, kernel: Image, allocator: Image | None = None) -> Image:
+    """A program, assembled against ``kernel``, and against an allocator that it may call, in a child process; its text
+    is not trusted."""
+    symbols, origins = dict(kernel.symbols), dict(kernel.origins)
+    if allocator is not None:
+        symbols |= {name: address for name, address in allocator.symbols.items() if name != "main"}
+        origins |= allocator.origins
+    return assemble([source], int(PROGRAM_BASE), symbols, prelude=prelude(), origins=origins, isolated=True)
+
+
+def allocator_image(source: Source, kernel: Image) -> Image:
+    """An allocator of somebody else, assembled as a program is; the two have their own ``.L`` labels and constants."""
+    return assemble([source], int(ALLOCATOR_BASE), kernel.symbols, prelude=prelude(), origins=kernel.origins,
                     isolated=True)
 
 

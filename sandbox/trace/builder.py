@@ -116,7 +116,8 @@ def _parts(function: Traced, entry: Entry, left: Exit | None) -> tuple[_Part, ..
     if kind is Kind.ALLOC or kind is Kind.REALLOC:
         wanted = asked if function.size is None else arguments[function.size]
         cache = after[0] if kind is Kind.REALLOC or after is not NOTHING else name
-        return (_Part(address, wanted, after[1], cache, after[3], failed and (kind is Kind.ALLOC or wanted > 0)),)
+        given = wanted if function.foreign and address else after[1]
+        return (_Part(address, wanted, given, cache, after[3], failed and (kind is Kind.ALLOC or wanted > 0)),)
     if kind is Kind.CACHE_CREATE:
         return (_Part(address, asked, after[1], after[0] or name, 0, failed),)
     if kind is Kind.CACHE_DESTROY:

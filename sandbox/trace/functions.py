@@ -37,7 +37,8 @@ class Traced:
 
     ``object``: the address of what is freed or reallocated; ``cache``: a ``struct kmem_cache *``; ``size``: the
     bytes that are asked for; ``order``: of a block of pages; ``count`` and ``array``: how many objects, and where
-    their addresses are; ``returns`` is false for a function whose RAX means nothing.
+    their addresses are; ``returns`` is false for a function whose RAX means nothing. ``foreign``: of an
+    allocator of somebody else, of whose chunks no more is known than what was asked for.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Traced:
     count: int | None = None
     array: int | None = None
     returns: bool = True
+    foreign: bool = False
 
 
 TRACED = (

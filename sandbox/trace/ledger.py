@@ -6,13 +6,14 @@ Every event below another that already took or gave the same memory is an echo (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ..abi import ZERO_SIZE_PTR
 from .events import Event
 from .functions import Kind
 
 _NULLS = (0, ZERO_SIZE_PTR)
+_ALLOC, _FREE = Kind.ALLOC.value, Kind.FREE.value
 
 
 class Disagreement(ValueError):
@@ -23,20 +24,22 @@ class Disagreement(ValueError):
         super().__init__(f"event {event.sequence}, {event.function} at instruction {event.instruction}: {reason}")
 
 
-def changes(events: Iterable[Event]) -> list[tuple[int, Event]]:
+def changes(events: Iterable[Event], addresses: Collection[int] | None = None) -> list[tuple[int, Event]]:
     """The allocations and frees that changed who holds what, with the instruction count at which they did, in order.
 
-    ``events`` are all events of a trace (``trace.walk()``). Left out are echoes, null pointers, and calls that failed
-    or never returned.
+    ``events`` are all events of a trace (``trace.walk()``); with ``addresses``, what is not about memory that begins at
+    one of them is passed over. Left out are echoes, null pointers, and calls that failed or never returned.
     """
     every = list(events)
     by_number = {event.sequence: event for event in every}
     found = []
     for event in every:
-        if event.kind not in (Kind.ALLOC.value, Kind.FREE.value) or event.failed or event.unfinished:
+        if addresses is not None and event.address not in addresses:
+            continue
+        if event.kind not in (_ALLOC, _FREE) or event.failed or event.unfinished:
             continue
         if event.address not in _NULLS and not _is_echo(event, by_number):
-            found.append((event.instruction if event.kind == Kind.ALLOC.value else event.entered, event))
+            found.append((event.instruction if event.kind == _ALLOC else event.entered, event))
     return sorted(found, key=lambda change: (change[0], change[1].sequence))
 
 
@@ -48,7 +51,7 @@ def held(events: Iterable[Event], before: Mapping[int, int] | None = None, *, st
     """
     account = dict(before or {})
     for _, event in changes(events):
-        if event.kind == Kind.ALLOC.value:
+        if event.kind == _ALLOC:
             if strict and event.address in account:
                 raise Disagreement(event, f"0x{event.address:x} was handed out, and somebody holds it")
             account[event.address] = event.bytes_alloc
@@ -57,6 +60,27 @@ def held(events: Iterable[Event], before: Mapping[int, int] | None = None, *, st
         elif strict:
             raise Disagreement(event, f"0x{event.address:x} was freed, and nobody held it")
     return dict(sorted(account.items()))
+
+
+def lasting(events: Iterable[Event], now: int) -> list[Event]:
+    """The events that were not undone, when the guest was taken back in between, and its clock is ``now``.
+
+    A trace keeps everything that happened. Whoever goes back goes to a moment between two calls from outside, so that
+    an outermost call was undone when a later one began no later than it did.
+    """
+    every = list(events)
+    limit, last, kept = now, None, set[int]()
+    for event in reversed(every):
+        if event.parent is not None:
+            continue
+        same = last is not None and (event.entered, event.function, event.instruction) == last
+        if event.entered < limit or same:
+            kept.add(event.sequence)
+            limit, last = event.entered, (event.entered, event.function, event.instruction)
+    roots: dict[int, int] = {}
+    for event in every:
+        roots[event.sequence] = event.sequence if event.parent is None else roots.get(event.parent, event.parent)
+    return [event for event in every if roots[event.sequence] in kept]
 
 
 def _is_echo(event: Event, by_number: Mapping[int, Event]) -> bool:

@@ -44,6 +44,7 @@ from ..layout import Writable
 from ..machine.cpu import Cpu
 from ..machine.machine import Machine
 from ..machine.memory import PhysicalMemory
+from ..machine.paging import Paging
 from .functions import Traced
 from .recorder import AT_ENTRY, AT_EXIT
 from .shadow_adopt import adopt, heap_frames
@@ -95,7 +96,8 @@ class Shadow:
     ``errors`` are all that it found, in order; going back takes none away.
     """
 
-    def __init__(self, machine: Machine, symbols: Symbols, tracer: Tracer, options: ShadowOptions) -> None:
+    def __init__(self, machine: Machine, symbols: Symbols, tracer: Tracer, options: ShadowOptions,
+                 arena: tuple[int, int] | None = None) -> None:
         self.errors: list[ShadowError] = []
         self.options = options
         self._machine = weakref.ref(machine)     # its hooks hold the shadow: nothing must keep the machine alive
@@ -115,7 +117,8 @@ class Shadow:
         self._memory = memory
         self._ram_memory = machine.memory
         self._reporter = Reporter(self.table, symbols, memory, tracer.names)
-        functions = dict(tracer.functions)
+        self._reporter.arena = _physical(self._paging, arena)
+        functions = {at: known for at, known in tracer.functions.items() if not known.foreign}
         if KSIZE.name in symbols:
             functions[int(symbols[KSIZE.name])] = KSIZE
         at_entry = cpu.register_reader(AT_ENTRY)
@@ -126,7 +129,8 @@ class Shadow:
         self._calls.deferring = self._quarantine
         self._foreign = None if options.allocator is None else Foreign(
             foreign_functions(options.allocator, symbols), self.table, self.ram, at_entry,
-            cpu.register_reader(AT_EXIT), self._clock, self._accuse_free, self._divert)
+            cpu.register_reader(AT_EXIT), self._clock, self._accuse_free, self._divert,
+            self._reporter.arena)
         self._reporter.find_more = None if self._foreign is None else self._foreign.find
         adopt(self.table, self._heap, self.ram, symbols, self._paging, own=True)
         self._gate = self._native_gate(machine)
@@ -287,6 +291,11 @@ class Shadow:
             self._gate.divert = everything
 
     # -- errors -----------------------------------------------------------------------------------------------
+    def forget_errors(self) -> None:
+        """Begin anew with finding: what was found before may be found once more."""
+        self.errors = []
+        self._found.clear()
+
     def _accuse(self, access: str, first: int, offset: int, size: int, state: State) -> None:
         """The present instruction does what it must not."""
         cpu = self._cpu
@@ -391,3 +400,11 @@ class Shadow:
             self._quarantine.load(waiting)
         if self._foreign is not None:
             self._foreign.load(foreign)
+
+
+def _physical(paging: Paging, arena: tuple[int, int] | None) -> range:
+    """The physical bytes of an arena, which lie in one piece."""
+    if arena is None:
+        return range(0)
+    start = int(paging.translate(arena[0]))
+    return range(start, start + arena[1])

@@ -20,6 +20,9 @@ its own data, except
 What stays its own data inside a chunk that it hands out is an overlap: when the owner writes there, that is a
 *metadata-write*. A chunk's other bytes are unwritten, unless this call wrote them; a chunk that was taken back must
 not be touched; and the bytes behind a chunk up to the next multiple of 8 are its padding.
+
+An allocator that was booted with an arena (``sandbox.boot(allocator=FILE)``) has that too: nobody else may touch a byte
+of it that is in no chunk.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from .stack import callers
 
 ROLES = ("allocate", "deallocate", "init")
 _METADATA, _UNWRITTEN = int(State.METADATA), int(State.UNWRITTEN)
-_PADDING, _FREE = int(State.PADDING), int(State.FREE)
+_PADDING, _FREE, _OUTSIDE = int(State.PADDING), int(State.FREE), int(State.OUTSIDE)
 
 
 class ForeignFunctions(NamedTuple):
@@ -93,6 +96,7 @@ class Foreign:
         self, known: ForeignFunctions, table: ObjectTable, ram: Ram, at_entry: Callable[[], tuple[int, ...]],
         at_exit: Callable[[], tuple[int, ...]], clock: Callable[[], int],
         accuse: Callable[[ShadowKind, int, int | None, Cause], None], divert: Callable[[bool], None],
+        arena: range = range(0),
     ) -> None:  # fmt: skip
         self.chunks: dict[int, Held] = {}
         self._known = known
@@ -107,6 +111,8 @@ class Foreign:
         self._call: ForeignCall | None = None
         self._seen: list[tuple[int, int, bool]] = []    # what the present call has touched, and whether it wrote
         self._cr3 = 0
+        self._arena = arena
+        self._begin_arena()
 
     @property
     def inside(self) -> bool:
@@ -122,8 +128,9 @@ class Foreign:
         cpu.hook_code([at for image in images for at in disassembler.rets(image)], self.leave, replayed=True)
 
     def data(self, symbols: Symbols, paging: Paging) -> list[tuple[int, int]]:
-        """The physical ranges of the programs' writable data, page by page."""
-        found = []
+        """The physical ranges of the programs' writable data, page by page, and the arena."""
+        found = [(self._arena.start, self._arena.stop)] if self._arena else []
+        self._table.touched.update(range(self._arena.start // PAGE_SIZE, self._arena.stop // PAGE_SIZE))
         for image in symbols.images[1:]:
             section = image.section("data")
             for at in range(section.address, section.end, PAGE_SIZE) if section is not None else ():
@@ -137,11 +144,14 @@ class Foreign:
         return self._ram.translate(pointer, self._cr3)
 
     def find(self, address: int) -> Owner | None:
-        """The chunk that a physical address lies in."""
+        """The chunk that a physical address lies in; in the arena, the last one before it where none does."""
         for start, held in self.chunks.items():
             if start <= address < start + align_up(held.asked, 8):
                 return Owner(None, 0, start, held.asked, held)
-        return None
+        before = max((start for start in self.chunks if start <= address), default=None)
+        if before is None or address not in self._arena:
+            return None
+        return Owner(None, 0, before, self.chunks[before].asked, self.chunks[before])
 
     # -- hooks ------------------------------------------------------------------------------------------------
     def enter(self, address: int) -> None:
@@ -193,6 +203,10 @@ class Foreign:
             self._table.shadow[start : start + align_up(held.asked, 8)] = 0
         self._once[:] = 0
         self.chunks.clear()
+        self._begin_arena()
+
+    def _begin_arena(self) -> None:
+        self._table.shadow[self._arena.start : self._arena.stop] = int(State.OUTSIDE)
 
     def _handed_out(self, start: int, call: ForeignCall) -> None:
         asked = call.argument
@@ -209,7 +223,7 @@ class Foreign:
         states[:] = np.where(left, _METADATA, np.where(written, 0, _UNWRITTEN))
         self._once[start : start + asked] = 1
         padding = self._table.shadow[start + asked : align_up(start + asked, 8)]
-        padding[(padding == 0) | (padding == _FREE)] = _PADDING
+        padding[(padding == 0) | (padding == _FREE) | (padding == _OUTSIDE)] = _PADDING
         self.chunks[start] = Held(asked, asked, True, False, call.cause)
 
     def _taken_back(self, start: int, cause: Cause) -> None:
@@ -229,7 +243,9 @@ class Foreign:
         """Become what :meth:`state` said; without one, nothing is known of the allocator."""
         self._once[:] = 0
         self.chunks, self._call, self._seen = {}, None, []
-        if state is not None:
+        if state is None:
+            self._begin_arena()
+        else:
             self.chunks, self._call, self._seen = dict(state.chunks), state.call, list(state.seen)
             self._once[state.once] = 1
         self._divert(self._call is not None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..abi import DIRECT_MAP
+from ..abi import ARENA_BASE, DIRECT_MAP
 from ..errors import GuestMemoryError, ShadowError
 from ..guest.autopsy import Autopsy
 from ..guest.symbols import Symbols
@@ -70,6 +70,7 @@ class Reporter:
 
     def __init__(self, table: ObjectTable, symbols: Symbols, memory: Writable, names: Names) -> None:
         self.find_more: FindMore | None = None
+        self.arena = range(0)                    # the physical bytes that are mapped at ARENA_BASE
         self._table = table
         self._symbols = symbols
         self._memory = memory
@@ -138,8 +139,9 @@ class Reporter:
                                                                owner.held.allocated),
             self._history("freed", self._freed(access, owner)), list(self._bytes(access, owner))) if section)
         return ShadowError(sentence, kind=str(access.kind), address=access.virtual, access=access.access,
-                           size=access.size, distance=distance, report=report, registers=registers, backtrace=frames,
-                           instruction=instruction)
+                           size=access.size, distance=distance,
+                           object=None if owner is None else self._address(owner.start), report=report,
+                           registers=registers, backtrace=frames, instruction=instruction)
 
     def _verb(self, access: Access) -> str:
         where = f"0x{access.virtual:016x}"
@@ -188,9 +190,13 @@ class Reporter:
         location = self._symbols.locate(address)
         return str(location) if location.symbol else "part"
 
-    @staticmethod
-    def _virtual(physical: int) -> str:
-        return f"0x{DIRECT_MAP + physical:016x}"
+    def _virtual(self, physical: int) -> str:
+        return f"0x{self._address(physical):016x}"
+
+    def _address(self, physical: int) -> int:
+        """Where the guest has a byte of an object: in the arena of somebody else's allocator, or the direct map."""
+        arena = self.arena
+        return ARENA_BASE + physical - arena.start if physical in arena else DIRECT_MAP + physical
 
     def _freed(self, access: Access, owner: Owner | None) -> Cause | None:
         if owner is not None and owner.held is not None and owner.held.freed is not None and not owner.held.live:

@@ -5,6 +5,7 @@ Iterating yields the roots, what the guest asked for; ``event.children`` is what
     for event in trace:
         print(event.kind, event.address, [child.kind for child in event.children])
     trace.events(kind="alloc", cache="kmalloc-64")       # of all depths, in order of entry
+    trace.never(kind="free", failed=True)                # assertions: sandbox.trace.claims
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from typing import Any, overload
 
 from ..errors import UsageError
 from .builder import Names, build
-from .events import SCHEMA, Event
-from .functions import KINDS
+from .claims import Claims, check_fields, matches
+from .events import Event
 from .recorder import Recorder
 
 KEPT = 1_000_000
 """Events that a trace keeps, unless it is told otherwise: some hundred megabytes."""
 
 
-class Trace(Sequence[Event]):
+class Trace(Sequence[Event], Claims):
     """What a recording has so far. It can be read while the recording goes on; a frame that is open then shows as
     an unfinished event, and its number may still move when it is a bulk call that has not returned.
 
@@ -39,6 +40,11 @@ class Trace(Sequence[Event]):
         self._done: list[Event] = []
         self._roots: list[Event] = []
         self._records = 0                               # of the recorder's present records: those that are in _done
+
+    def forget(self) -> None:
+        """Become empty; the records of the recorder are another matter."""
+        self.dropped = self._records = 0
+        self._done, self._roots = [], []
 
     def settle(self) -> list[Event]:
         """Make events of the records that are complete; returns those that are new."""
@@ -98,15 +104,8 @@ class Trace(Sequence[Event]):
         A value is compared, or called when it is a function: ``trace.events(kind="alloc", bytes_req=lambda n: n >
         100)``. :class:`UsageError` for a name that events do not have or a kind that does not exist.
         """
-        for name in wanted:
-            if name not in SCHEMA:
-                raise UsageError(f"events have no {name!r}; they have {', '.join(SCHEMA)}")
-        kind = wanted.get("kind")
-        if isinstance(kind, str) and kind not in KINDS:
-            raise UsageError(f"no event is of kind {kind!r}; there are {', '.join(KINDS)}")
-        return [event for event in self._all() if all(
-            test(getattr(event, name)) if callable(test) else getattr(event, name) == test
-            for name, test in wanted.items())]
+        check_fields(wanted)
+        return [event for event in self._all() if matches(event, wanted)]
 
     def _all(self) -> list[Event]:
         tail = self._open()

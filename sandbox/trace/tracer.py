@@ -7,7 +7,7 @@ a trace and without. Hooks are added and removed while the machine is stopped; e
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Protocol
@@ -98,6 +98,38 @@ class LiveTrace(Trace):
         self.stop()
 
 
+class OwnTrace(LiveTrace):
+    """What ``kernel.trace`` is. Called, it makes another trace, as :meth:`Tracer.trace` does; it is a trace itself,
+    which is empty until :meth:`restart`. ``made`` is the list that every new trace is added to."""
+
+    def __init__(self, tracer: Tracer, made: list[weakref.ref[LiveTrace]]) -> None:
+        super().__init__(tracer, None, KEPT, False)
+        self._made = made
+        made.append(weakref.ref(self))
+
+    def __call__(self, on_event: OnEvent | None = None) -> LiveTrace:
+        """Record what the allocator does, until ``stop()`` or the end of a ``with`` block::
+
+            with kernel.trace() as trace:
+                kernel.call("kmalloc", 64)
+            [event.kind for event in trace]          # ["alloc"]
+
+        ``on_event`` is called with each event while the guest runs. Rewinding and restoring are not recorded, and
+        take nothing away from what was.
+        """
+        trace = self._tracer.trace(on_event)
+        self._made[:] = [*(known for known in self._made if known() is not None), weakref.ref(trace)]
+        return trace
+
+    def restart(self) -> OwnTrace:
+        """Forget what was recorded, and record from now on."""
+        self._recorder.give_up()
+        self._recorder.discard()
+        self.forget()
+        self.start()
+        return self
+
+
 def _sweeper(trace: LiveTrace, recorder: Recorder) -> Callable[[], None]:
     """What keeps records from piling up: they become events of the trace, or nothing when nobody has it any more.
     The recorder holds this function, so the function holds neither of the two."""
@@ -115,10 +147,11 @@ def _sweeper(trace: LiveTrace, recorder: Recorder) -> Callable[[], None]:
 
 
 class Tracer:
-    """Makes traces of one guest."""
+    """Makes traces of one guest; ``more`` are functions that are traced besides the kernel's."""
 
-    def __init__(self, guest: Traceable) -> None:
+    def __init__(self, guest: Traceable, more: Sequence[Traced] = ()) -> None:
         self.guest = guest
+        self.more = tuple(more)
         self.names = Names(guest.symbols)
 
     def trace(self, on_event: OnEvent | None = None, keep: int = KEPT, replayed: bool = False) -> LiveTrace:
@@ -135,7 +168,8 @@ class Tracer:
     def functions(self) -> dict[int, Traced]:
         """The traced functions that this guest has, by address."""
         symbols = self.guest.symbols
-        found = {int(symbols[function.name]): function for function in TRACED if function.name in symbols}
+        found = {int(symbols[function.name]): function for function in (*TRACED, *self.more)
+                 if function.name in symbols}
         if not found:
             raise UsageError("this kernel has none of the functions that are traced")
         return found

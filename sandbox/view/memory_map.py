@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..abi import (
+    ALLOCATOR_BASE,
+    ARENA_BASE,
     DIRECT_MAP,
     HOLE_END,
     HOLE_START,
@@ -55,7 +57,11 @@ def region_of(address: int) -> str:
         return "direct map"
     if STACKS_BASE <= address < STACKS_BASE + (1 << 40):
         return "stack"
-    if PROGRAM_BASE <= address < 0xFFFF_FFFF_C000_0000:
+    if ARENA_BASE <= address < ARENA_BASE + (1 << 40):
+        return "arena"
+    if ALLOCATOR_BASE <= address < 0xFFFF_FFFF_C000_0000:
+        return "allocator"
+    if PROGRAM_BASE <= address < ALLOCATOR_BASE:
         return "program"
     if KERNEL_BASE <= address < PROGRAM_BASE:
         return "kernel"

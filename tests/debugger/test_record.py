@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,8 +148,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_whole_but_senseless_contents_are_refused(good: Path) -> None:
     def packed(text: bytes) -> bytes:
-        import hashlib
-
         body = zlib.compress(text)
         return b"slab-sandbox record 1\n" + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
@@ -165,6 +166,54 @@ def test_a_record_that_does_not_lead_where_it_led_is_refused(good: Path) -> None
                                                                              "console_limit": 100}))
     with pytest.raises(RecordError, match="cannot be booted: 1K of RAM is too small"):
         sandbox.open_record(path)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda data: data["options"].pop("console_limit"),
+    lambda data: data["options"].update(shadow={"no": 1}),
+    lambda data: data.pop("allocator"),
+    lambda data: data.update(position=10**9),
+    lambda data: data.update(kernel="{}"),
+    lambda data: data["journal"]["entries"].append([10**9, "call", 2**70, [], 5]),
+    lambda data: data["journal"]["entries"].append([10**9, "call", 5, [], 2**70]),
+    lambda data: data["journal"]["entries"].append([10**9, "register", "rax", -1]),
+    lambda data: data["journal"]["entries"].append([10**9, "register", "rax", True]),
+    lambda data: data["journal"]["entries"].append([10**9, "register", "raxx", 1]),
+    lambda data: data["journal"]["entries"].append([10**9, "write", 5, {"hex": "00"}, None]),
+    lambda data: data["journal"]["entries"].append([10**9, "interrupt", 5, 16]),
+    lambda data: data.update(failed=["run", 0]),
+])
+def test_what_makes_no_sense_is_refused_as_a_record(good: Path, spoil: Callable[[dict[str, Any]], object]) -> None:
+    """Whole files with the right checksum, in which somebody has changed a thing."""
+    data = json.loads(zlib.decompress(good.read_bytes().split(b"\n", 2)[2]))
+    spoil(data)
+    packed = zlib.compress(json.dumps(data).encode())
+    path = good.with_name("spoiled.rec")
+    path.write_bytes(b"slab-sandbox record 1\n" + hashlib.sha256(packed).hexdigest().encode() + b"\n" + packed)
+    with pytest.raises(RecordError) as error:
+        sandbox.open_record(path)
+    assert error.value.path == path and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["/", ".", "a\0b", "/nonexistent/x.rec", "/proc/x.rec"])
+def test_a_place_that_cannot_be_written_is_named(path: str) -> None:
+    with sandbox.boot(ram="4M") as kernel:
+        timeline = sandbox.record(kernel)
+        with pytest.raises(RecordError):
+            timeline.save(path)
+        assert timeline.position == timeline.length
+
+
+def test_an_allocator_of_somebody_else_is_in_the_record(tmp_path: Path) -> None:
+    with sandbox.boot(allocator=packaged.examples_directory() / "20_your_allocator.asm") as kernel:
+        timeline = sandbox.record(kernel)
+        pointer = kernel.allocator.allocate(100)
+        kernel.memory.write(pointer, b"mine")
+        kernel.allocator.deallocate(pointer)
+        timeline.save(tmp_path / "mine.rec")
+        with sandbox.open_record(tmp_path / "mine.rec") as opened:
+            same(timeline, opened)
+            assert opened.kernel.allocator.allocate(100) == pointer
 
 
 def test_a_record_says_that_the_kernel_has_changed_and_runs_with_its_own(good: Path) -> None:
