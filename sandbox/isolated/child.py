@@ -109,6 +109,12 @@ class Child:
         words = self._errors.decode("utf-8", "replace").strip()
         return EngineCrashed(process.returncode, words)
 
+    def kill(self) -> None:
+        """End the process from another thread: a request that waits raises ``EngineCrashed`` there."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     # -- the process ------------------------------------------------------------------------------------------
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None:

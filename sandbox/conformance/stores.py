@@ -1,0 +1,132 @@
+"""Every store of a call, judged as it happens: into the allocator's own memory, into a live chunk, or elsewhere.
+
+A hook on all of RAM hears of each store, whoever makes it and through whichever mapping. Code of the kernel may write
+the kernel's data; its helpers (``memset``, ``list_add``) write for the allocator when that has called them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..address import PAGE_SHIFT
+from ..errors import GuestMemoryError
+from ..kernel import Kernel
+from ..machine.hooks import Hook
+from ..trace.shadow_states import HELPER_CODE
+from .places import Places
+
+FOREIGN, OWN, LIVE, STACK = 0, 1, 2, 3
+_ALLOWED = bytes((OWN, STACK))
+_STACK_WORDS = 16
+
+
+class Store(NamedTuple):
+    """A store that must not be: into a live chunk (``live``), or outside of what the allocator may write."""
+
+    physical: int
+    size: int
+    live: bool
+    who: str
+
+
+class StoreWatch:
+    """Watches one kernel, which it does not keep alive. ``wrong`` is the first store of the present call that must not
+    be; ``pages`` are the allocator's own that were written or handed out, ``given`` those that were handed out."""
+
+    def __init__(self, kernel: Kernel, places: Places) -> None:
+        self.wrong: Store | None = None
+        self.pages: set[int] = set()
+        self.given: set[int] = set()
+        self._places = places
+        self._symbols = kernel.symbols
+        self._kernel = weakref.ref(kernel)
+        self._where = kernel.machine.cpu.register_reader(("rip", "rsp"))
+        self._kernel_text = range(kernel.image.base, kernel.image.text_end)
+        self._helpers: dict[int, bool] = {}      # by address, as far as it was asked
+        self._own = bytearray(len(kernel.physical))
+        for place in places.own:
+            self._own[place.physical : place.physical + place.size] = bytes([OWN]) * place.size
+        stack = places.stack
+        depth = int(kernel.registers["rsp"]) - stack.virtual
+        self._own[stack.physical : stack.physical + depth] = bytes([STACK]) * depth
+        self._states = bytearray(self._own)
+        kernel.machine.cpu.hook_memory(0, len(kernel.physical), self._stored, write=True)
+
+    def reset(self) -> None:
+        """Nothing is live, nothing was touched."""
+        self._states[:] = self._own
+        self.pages.clear()
+        self.given.clear()
+        self.wrong = None
+
+    def hold(self, physical: int, size: int) -> None:
+        """A chunk has an owner: the allocator may not write it."""
+        self._states[physical : physical + size] = bytes([LIVE]) * size
+        pages = range(physical >> PAGE_SHIFT, (physical + max(size, 1) - 1 >> PAGE_SHIFT) + 1)
+        self.pages.update(pages)
+        self.given.update(pages)
+
+    def release(self, physical: int, size: int) -> None:
+        """It has none any more."""
+        self._states[physical : physical + size] = bytes([OWN]) * size
+
+    def live(self, physical: int, size: int) -> bool:
+        """Whether some of these bytes are held."""
+        return self._states.find(LIVE, physical, physical + size) >= 0
+
+    def watch_reads(self, told: Callable[[int, int, str], None]) -> Hook:
+        """Call ``told(physical, size, who)`` when code of the allocator reads a live chunk, as long as the hook is
+        there."""
+        kernel = self._kernel()
+        assert kernel is not None
+
+        def read(_kind: str, address: int, size: int, _value: int) -> None:
+            first = self._states.find(LIVE, address, address + size)
+            if first >= 0 and (culprit := self._culprit(*self._where())) is not None:
+                told(first, size, self._name(culprit))
+
+        return kernel.machine.cpu.hook_memory(0, len(kernel.physical), read, read=True)
+
+    def _stored(self, _kind: str, address: int, size: int, _value: int) -> None:
+        states = self._states[address : address + size]
+        if not states.translate(None, _ALLOWED):
+            if states[0] == OWN:
+                self.pages.add(address >> PAGE_SHIFT)
+            return
+        if self.wrong is not None:
+            return
+        rip, rsp = self._where()
+        culprit = self._culprit(rip, rsp)
+        live = states.find(LIVE)
+        if culprit is None and live < 0:
+            return
+        first = live if live >= 0 else next(at for at, state in enumerate(states) if state not in _ALLOWED)
+        self.wrong = Store(address + first, size, live >= 0, self._name(rip if culprit is None else culprit))
+
+    def _culprit(self, rip: int, rsp: int) -> int | None:
+        """The address of the allocator's code that a store is to be blamed on; None for the kernel's own."""
+        if rip in self._places.text:
+            return rip
+        if not self._helper(rip):
+            return None if rip in self._kernel_text else rip
+        kernel = self._kernel()
+        for index in range(_STACK_WORDS) if kernel is not None else ():
+            try:
+                word = kernel.machine.virtual.u64(rsp + 8 * index) if kernel is not None else 0
+            except GuestMemoryError:
+                return None
+            if self._symbols.in_text(word - 1) and not self._helper(word - 1):
+                return word - 1 if word in self._places.text else None
+        return None
+
+    def _helper(self, address: int) -> bool:
+        known = self._helpers.get(address)
+        if known is None:
+            line = self._symbols.line(address)
+            known = self._helpers[address] = line is not None and line.file.rsplit("/", 1)[-1] in HELPER_CODE
+        return known
+
+    def _name(self, address: int) -> str:
+        return str(self._symbols.locate(address))

@@ -1,0 +1,119 @@
+"""The allocator under test on its kernel: booted once, brought back to the same moment for every script."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from ..abi import ARENA_BASE, BOOT_INFO_PHYS, DIRECT_MAP, KERNEL_BASE, STACK_SLOT, STACKS_BASE
+from ..address import align_up
+from ..errors import CalleeSavedError, GuestError, GuestFault, GuestLimit, GuestPanic, GuestStop, SandboxError
+from ..guest.allocator import Allocator, ForeignAllocator
+from ..guest.autopsy import Autopsy
+from ..guest.options import BootOptions
+from ..kernel import Kernel, boot_images
+from ..toolchain import packaged
+from ..x86 import PageFaultError, Vector
+from .findings import Finding
+from .places import Places
+from .stores import StoreWatch
+
+RAM = 4 << 20
+CONSOLE = 1 << 16
+"""Bytes that are kept of what it prints: nothing of it is judged."""
+INIT_PER_BYTE = 16
+"""Instructions that ``init`` may take for each byte of its arena."""
+_Result = TypeVar("_Result")
+
+
+class Subject:
+    """A kernel without timer ticks and its allocator; ``limit`` is in instructions, for each call but that of ``init``,
+    which may have to go over the whole arena."""
+
+    def __init__(self, allocator: ForeignAllocator, limit: int) -> None:
+        ram = ram_for(allocator.options.arena)
+        self.limit = limit
+        self.init_limit = max(limit, INIT_PER_BYTE * allocator.options.arena)
+        self.kernel: Kernel = boot_images(packaged.kernel_image(), None, BootOptions(ram=ram, hz=0), None, CONSOLE,
+                                          allocator)
+        try:
+            self.places = Places(self.kernel)
+            self.allocator: Allocator = self.kernel.allocator
+            self.watch = StoreWatch(self.kernel, self.places)
+            self._autopsy = Autopsy(self.kernel.memory, self.kernel.symbols)
+            self._stop_before_last_words()
+            self._start = self.kernel.snapshot()
+        except BaseException:
+            self.kernel.close()
+            raise
+
+    def _stop_before_last_words(self) -> None:
+        """A panic prints for ten thousand instructions what nobody reads: end it when its record is complete."""
+        machine = weakref.ref(self.kernel.machine)
+
+        def panicked(_address: int) -> None:
+            alive = machine()
+            if alive is not None:
+                alive.request_stop("panic")
+
+        self.kernel.machine.cpu.hook_code([self.kernel.symbols["panic_report"]], panicked)
+
+    def call(self, function: Callable[[], _Result]) -> _Result:
+        """Call one of its functions; a panic is one, and a fault too, as soon as the kernel knows of it."""
+        try:
+            return function()
+        except GuestStop:
+            if self._autopsy.panicked():
+                raise self._autopsy.panic(self.kernel.instructions) from None
+            raise
+
+    def fresh(self) -> None:
+        """A machine on which nothing has been called."""
+        self.kernel.restore(self._start)
+        self.watch.reset()
+
+    def name(self, role: str) -> str:
+        """A function with its source line: ``allocate (mine.asm:12)``."""
+        symbols, names = self.kernel.symbols, self.allocator.options.names
+        return str(symbols.locate(symbols[names[role]])) if role in names else role
+
+    def judge(self, error: SandboxError, number: int, call: str, role: str) -> Finding:
+        """What it means that a call did not come back as it should."""
+        who = f"operation {number}, {call}: {self.name(role)}" if number >= 0 else self.name(role)
+        if isinstance(error, CalleeSavedError):
+            return Finding("registers", error.register, number,
+                           f"{who} returns with {error.register} changed from 0x{error.before:x} to 0x{error.after:x}, "
+                           "which System V makes callee-saved", True)
+        where = f" at {error.backtrace[0]}" if isinstance(error, GuestError) and error.backtrace else ""
+        if isinstance(error, GuestPanic):
+            return Finding("returns", "panic", number, f"{who} panics: {error.message}", True)
+        if isinstance(error, GuestLimit):
+            return Finding("returns", "limit", number,
+                           f"{who} does not return within {error.limit:,} instructions, and stands{where}", True)
+        if isinstance(error, GuestFault):
+            write = error.vector == Vector.PF and error.error_code & PageFaultError.W.mask
+            what = f"writes to 0x{error.address:016x}, outside of its memory,{where}" if write else f"faults: {error}"
+            return Finding("confined" if write else "returns", "fault", number, f"{who} {what}", True)
+        return Finding("returns", type(error).__name__, number, f"{who} does not come back: {error}", True)
+
+    def __enter__(self) -> Subject:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.kernel.close()
+
+
+def ram_for(arena: int) -> int:
+    """Bytes of RAM for a kernel with an arena of so many bytes."""
+    return RAM + (align_up(arena, 1 << 20) if arena > RAM >> 3 else 0)
+
+
+def address_of(place: str, arena: int) -> int:
+    """A pointer that no allocator with an arena of so many bytes can have given out
+    (:data:`~sandbox.conformance.operations.PLACES`)."""
+    return {"arena": ARENA_BASE + (arena // 2 & -16), "behind the arena": ARENA_BASE + arena,
+            "kernel text": KERNEL_BASE, "kernel data": DIRECT_MAP + BOOT_INFO_PHYS,
+            "stack": STACKS_BASE + STACK_SLOT - 64, "page 0": 64, "no address": 1 << 62}[place]
