@@ -1,16 +1,13 @@
-"""What most tests begin with: a booted kernel in its first state, or the images for a boot of their own."""
+"""What many tests begin with: the images for a boot of their own. A booted kernel, ``kernel``, is the plugin's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import sandbox
-from sandbox import Kernel
 from sandbox.abi import PROGRAM_BASE
-from sandbox.guest.guest import Snapshot
 from sandbox.toolchain import packaged
 from sandbox.toolchain.assembler import assemble
 from sandbox.toolchain.image import Image
@@ -33,23 +30,6 @@ def build(kernel_image: Image) -> Callable[[str | Path], Image]:
         return assemble([source], PROGRAM_BASE, kernel_image.symbols, prelude=prelude, origins=kernel_image.origins)
 
     return build_program
-
-
-@pytest.fixture(scope="module")
-def booted() -> Iterator[tuple[Kernel, Snapshot]]:
-    """A kernel, and the snapshot that each test begins with."""
-    with sandbox.boot() as kernel:
-        yield kernel, kernel.snapshot()
-
-
-@pytest.fixture
-def kernel(booted: tuple[Kernel, Snapshot]) -> Kernel:
-    """A kernel in its first state."""
-    kernel, snapshot = booted
-    if kernel.failure is not None:
-        kernel.rewind()
-    kernel.restore(snapshot)
-    return kernel
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
