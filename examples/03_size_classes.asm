@@ -7,20 +7,14 @@
 .text
 
 main:
-    push rbp
-    mov rbp, rsp
     push rbx
     push r12
     push r13
-    push r14
-
     lea rdi, [rip + header]
     call kprintf
     lea rbx, [rip + requests]           # rbx = next request
 .Lmain_request:
     mov r12d, [rbx]                     # r12 = bytes asked for
-    cmp r12d, -1
-    je .Lmain_done
     mov edi, r12d
     call kmalloc
     test rax, rax
@@ -28,50 +22,38 @@ main:
     mov r13, rax                        # r13 = pointer
     mov rdi, rax
     call ksize
-    mov r14, rax                        # r14 = bytes given
-
-    # The share that is wasted, in percent: (given - asked) * 100 / given.
-    mov rax, r14
-    sub rax, r12
-    mov r8, rax                         # r8 = bytes wasted
-    imul rax, rax, 100
-    xor edx, edx
-    xor ecx, ecx
-    test r14, r14
-    jz .Lmain_print                     # kmalloc(0) gives nothing and wastes nothing
-    div r14
     mov rcx, rax
+    sub rcx, r12                        # rcx = bytes wasted
+    mov rsi, rax                        # rsi = bytes given
+    imul rax, rcx, 100                  # the share that is wasted, in percent
+    cqo
+    test rsi, rsi
+    jz .Lmain_print                     # kmalloc(0) gives nothing and wastes nothing
+    div rsi
 .Lmain_print:
-    mov r9, rcx                         # r9 = percent
-    lea rdi, [rip + row]
+    mov r8, rax
+    mov rdx, rsi
     mov rsi, r12
-    mov rdx, r14
-    mov rcx, r8
-    mov r8, r9
+    lea rdi, [rip + row]
     call kprintf
-
     mov rdi, r13
     call kfree
     add rbx, 4
-    jmp .Lmain_request
-.Lmain_done:
+    lea rax, [rip + requests_end]
+    cmp rbx, rax
+    jb .Lmain_request
     xor eax, eax
 .Lmain_out:
-    pop r14
     pop r13
     pop r12
     pop rbx
-    pop rbp
     ret
 .Lmain_failed:
     mov eax, 1
     jmp .Lmain_out
 
 .rodata
-.p2align 2
-requests:
-    .long 0, 1, 8, 9, 40, 64, 65, 96, 97, 128, 129, 192, 193, 1000, 1025, 4097, 8192, 8193, 100000, -1
-header:
-    .asciz " asked  given  wasted\n"
-row:
-    .asciz "%6lu %6lu %6lu  %2lu%%\n"
+header: .asciz " asked  given  wasted\n"
+row: .asciz "%6lu %6lu %6lu  %2lu%%\n"
+requests: .long 0, 1, 8, 9, 40, 64, 65, 96, 97, 128, 129, 192, 193, 1000, 1025, 4097, 8192, 8193, 100000
+requests_end:
