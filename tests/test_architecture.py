@@ -23,7 +23,8 @@ CHECKOUT = (ROOT / "pyproject.toml").exists()
 # and the benchmark measures what people see too.
 ROOMS = (
     "errors", "address", "layout", "x86", "abi", "machine", "toolchain", "guest", "heap", "trace", "debugger",
-    "kernel", "recording", "slab_allocator", "view", "isolated", "bench", "pytest_plugin", "cli",
+    "kernel", "recording", "slab_allocator", "view", "isolated", "bench", "conformance", "lessons", "pytest_plugin",
+    "cli",
 )
 NATIVE = {"unicorn": "machine/engine.py", "keystone": "toolchain/keystone.py", "capstone": "toolchain/disassembler.py"}
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "sandbox", "kernel_asm", "tests", "examples"}

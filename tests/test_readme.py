@@ -8,18 +8,23 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import sandbox
 from sandbox.cli import main
+from sandbox.toolchain.packaged import examples_directory
 
 README = Path(sandbox.__file__).parent.parent / "README.md"
 TRANSCRIPT = re.compile(r"```console\n\$ (?P<command>sandbox .*)\n(?P<output>(?:.*\n)*?)```\n")
 PYTHON = re.compile(r"```python\n((?:.*\n)*?)```\n")
+TEXTS = re.compile(r"```text\n((?:.*\n)*?)```\n")
 SESSION = re.compile(r"```pycon\n((?:.*\n)*?)```\n")
 
 pytestmark = pytest.mark.skipif(not README.exists(), reason="only a checkout has a README")
@@ -46,13 +51,19 @@ def test_the_readme_has_transcripts_and_python() -> None:
 
 
 @pytest.mark.parametrize("code", PYTHON.findall(text()), ids=lambda code: str(code.split("\n")[0]))
-def test_the_python_in_the_readme_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(README.parent)
-    names: dict[str, object] = {}
-    exec(compile(code, str(README), "exec"), names)
-    for name, value in names.items():
-        if name.startswith("test_") and callable(value):
-            value()
+def test_the_tests_in_the_readme_pass(code: str, tmp_path: Path) -> None:
+    file = tmp_path / "test_from_the_readme.py"
+    file.write_text(code)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+                          env={**os.environ, "PYTHONPATH": str(README.parent)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{code.count('def test_')} passed" in done.stdout
+
+
+def test_the_red_test_that_it_shows_is_that_of_the_lesson() -> None:
+    shown = next(block for block in TEXTS.findall(text()) if block.startswith("E  "))
+    assert shown in (examples_directory() / "19_test_your_heap.out").read_text("utf-8")
 
 
 def test_the_python_session_prints_what_it_shows() -> None:

@@ -16,9 +16,11 @@ import click
 
 from .. import __version__
 from ..errors import GuestError, HeapCorruption, SandboxError
+from .check import check
 from .commands import bench, disasm, export, memory_map, new, slabs
 from .explain import explain
 from .gdb import gdb
+from .lessons import lessons
 from .run import INTERRUPTED, STOPPED, run
 from .step import step
 from .terminal import Terminal
@@ -42,7 +44,7 @@ def sandbox(context: click.Context, /) -> None:
         context.exit(BAD_USAGE)
 
 
-for command in (run, step, explain, gdb, slabs, memory_map, disasm, new, bench, export):
+for command in (run, step, explain, gdb, check, slabs, memory_map, disasm, new, bench, export, lessons):
     sandbox.add_command(command)
 
 

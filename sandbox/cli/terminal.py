@@ -46,6 +46,8 @@ HIGHLIGHTS = {
         r"(?P<count>= .*$)"),
     "told": (r"^ {0,10}(?P<count>\d[\d,]*) ", r"^ {11} +(?P<function>\w+)  [\w./-]+\.asm$", _ADDRESS, _PLACE,
              r"(?P<bad>faults(?: with)?\b.*)"),
+    "check": (r"^(?:\w+ +)?(?P<good>passed\b)", r"^(?:\w+ +)?(?P<bad>FAILED\b)", r"^    look: (?P<command>.+)",
+              r"^  (?P<command>sandbox .+)", _ADDRESS, _PLACE),
     "plain": (),
 }
 """For each kind of line, what is coloured: the named groups are names of :data:`STYLES`."""
