@@ -47,7 +47,7 @@ def starting() -> Iterator[Row]:
                   exact=False)
 
 
-def guarding() -> Iterator[Row]:
+def guarding(rounds: int = ROUNDS) -> Iterator[Row]:
     """What each guard of the heap costs: the same rounds of two allocations and two frees, with it and without. All
     take turns, so that a host that slows down slows them all."""
     best = dict.fromkeys(("", *(name for name, _ in GUARDS)), inf)
@@ -56,7 +56,7 @@ def guarding() -> Iterator[Row]:
         kernels = {name: stack.enter_context(boot(program, hz=0, **options)) for name, options in (("", {}), *GUARDS)}
         for _ in range(2 * REPEATS):
             for name, kernel in kernels.items():
-                best[name] = min(best[name], timed(partial(kernel.call, "bench_two_and_two", SEED, ROUNDS)))
-    yield Row("two allocs, filled and read, two frees", best[""] / ROUNDS * 1e6, "us", exact=False)
+                best[name] = min(best[name], timed(partial(kernel.call, "bench_two_and_two", SEED, rounds)))
+    yield Row("two allocs, filled and read, two frees", best[""] / rounds * 1e6, "us", exact=False)
     for name, _ in GUARDS:
         yield Row(f"the same with {name}", best[name] / best[""], "times", exact=False)

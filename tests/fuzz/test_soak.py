@@ -41,12 +41,12 @@ def soak(numbers: range) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("first", range(0, 500, 100))
-def test_five_hundred_random_guests_hurt_nobody(first: int) -> None:
+@pytest.mark.parametrize("first", range(0, 200, 100))
+def test_two_hundred_random_guests_hurt_nobody(first: int) -> None:
     assert soak(range(first, first + 100)) == []
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("first", range(500, 10_500, GUESTS))
+@pytest.mark.parametrize("first", range(200, 10_200, GUESTS))
 def test_ten_thousand_random_guests_hurt_nobody(first: int) -> None:
     assert soak(range(first, first + GUESTS)) == []

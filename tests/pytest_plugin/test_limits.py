@@ -125,7 +125,7 @@ def test_a_heap_that_cannot_be_judged_fails_the_limit_that_wants_it_judged(pytes
         "pytest.raises(sandbox.GuestPanic, kernel.call, 'kfree', 0x1234)")))
     for limit in ("no_leaks", "sound_heap"):
         assert f"{limit}: the guest stopped in the middle (kernel panic: kfree: 0x0000000000001234 is not slab " in told
-    assert told.count("kernel.rewind() takes it back") == 2
+    assert told.count("kernel.rewind() takes it back") >= 2
 
 
 def test_a_test_that_fails_by_itself_is_not_judged_too(pytester: pytest.Pytester) -> None:

@@ -102,11 +102,19 @@ def test_thousands_of_instructions_are_the_same_bytes_in_keystone_and_gnu_as(asm
 
 # ---- GNU as and ld, without any of our code
 
+def with_includes(source: Source) -> str:
+    """The text of a program with what it includes; the kernel's own includes are among the sources already."""
+    def included(found: re.Match[str]) -> str:
+        path = packaged.examples_directory() / found[1]
+        return path.read_text() if path.exists() else ""
+
+    return re.sub(r'(?m)^\s*\.include\s+"([^"]*)".*$', included, source.text)
+
+
 def native(sources: Sequence[Source], image: Image, externs: Mapping[str, int], directory: Path) -> dict[str, bytes]:
     """The sections that ``as`` and ``ld`` make of the untouched text, at the addresses of ``image``."""
-    text = ".intel_syntax noprefix\n" + "".join(f".text\n{source.text}\n" for source in sources)
+    text = ".intel_syntax noprefix\n" + "".join(f".text\n{with_includes(source)}\n" for source in sources)
     text = re.sub(r"(?m)^(\s*)\.rodata\b", r"\1.section .rodata", text)
-    text = re.sub(r'(?m)^\s*\.include\s.*$', "", text)
     (directory / "native.s").write_text(text)
     subprocess.run(["as", "--64", "-o", "native.o", "native.s"], cwd=directory, check=True)
     rodata, data = image.section("rodata"), image.section("data")
