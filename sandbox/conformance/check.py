@@ -74,7 +74,7 @@ def check(allocator: str | Path, *, seed: int = 0, symbols: Mapping[str, str | N
 def check_image(name: str, allocator: ForeignAllocator, *, seed: int = 0, limit: int = CALL_LIMIT,
                 shorten: bool = True) -> Report:
     """Put an allocator through the pack that is assembled already."""
-    with Subject(allocator, limit) as subject:
+    with Subject(allocator, limit, seed) as subject:
         return _Check(name, subject, seed, shorten).report()
 
 
@@ -126,9 +126,9 @@ class _Check:
         fills = [scripts.fill(subject, "fill", largest),
                  scripts.fill(subject, "fill_small", scripts.small_size(subject, largest))]
         fills.append(scripts.fill_mixed(subject, seed, largest))
-        own = {**{name: [mixed] for name in MIXED}, "sizes": [scripts.sizes(subject, largest)], "reuse": fills[:1],
-               "exhaustion": fills, "double_free": scripts.double_frees(largest),
-               "wild_free": scripts.wild_frees(largest), "leak": [churn, *fills],
+        own = {**{name: [mixed] for name in MIXED}, "sizes": [scripts.sizes(subject, seed, largest)],
+               "reuse": fills[:1], "exhaustion": fills, "double_free": scripts.double_frees(subject, seed, largest),
+               "wild_free": scripts.wild_frees(subject, seed, largest), "leak": [churn, *fills],
                "stats": [scripts.accounts(seed, largest), *fills]}
         return {name: [Trial(script, judges.judge_of(name)) for script in found] for name, found in own.items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..abi import KERNEL_PHYS, KERNEL_STACK_SIZE, STACK_SLOT, STACKS_BASE
 from ..errors import UsageError
+from ..guest.actions import DIRECTION, INTERRUPTS, RFLAGS
 from .operations import PLACES
 from .report import Line, Report
 from .subject import address_of, ram_for
@@ -76,6 +77,15 @@ def refused(allocator, pointer):
 def play(kernel, served, before):
     """One round; ``served`` has the answers of the first."""
     allocator, chunks, freed, first = kernel.allocator, {{}}, {{}}, not served
+    gs_base = kernel.machine.cpu["gs_base"]
+
+    def same_cpu(where):
+        if kernel.actions.returned:
+            flags = kernel.actions.returned[{flags}]
+            must("registers", not flags & {direction:#x}, f"{{where}}: RFLAGS.DF is set")
+            kept = not (flags ^ kernel.registers["rflags"]) & {interrupts:#x}
+            must("registers", kept, f"{{where}}: RFLAGS.IF is not as it was")
+        must("registers", kernel.machine.cpu["gs_base"] == gs_base, f"{{where}}: gs_base has changed")
 
     def same(number):
         pointer, size = chunks[number]
@@ -119,11 +129,13 @@ def play(kernel, served, before):
             must("stats", allocator.stats().in_use == len(chunks), where)
         if kernel.failure:
             return                               # it has panicked, as it should, and the machine stands still
+        same_cpu(where)
         must("overlap", all(map(same, chunks)), f"{{where}}: a chunk was changed")
         if CLAIM == "confined":
             must("confined", not_its_own(kernel) == before, f"{{where}}: memory that is not its own was written")
     for number in list(chunks):
         free(number)
+        same_cpu("the end")
 
 
 def test_{name}():
@@ -156,7 +168,8 @@ def source_of_test(report: Report, line: Line, path: Path | str | None = None) -
         size=max((int(each[2]) for each in line.script.operations if each[0] == "allocate"), default=8),
         operations="\n".join(f"    {operation!r}," for operation in line.script.operations),
         places={place: address_of(place, int(report.options["arena"])) for place in PLACES},
-        stack=STACKS_BASE + STACK_SLOT - KERNEL_STACK_SIZE, stack_size=KERNEL_STACK_SIZE, first=KERNEL_PHYS)
+        stack=STACKS_BASE + STACK_SLOT - KERNEL_STACK_SIZE, stack_size=KERNEL_STACK_SIZE, first=KERNEL_PHYS,
+        flags=RFLAGS, direction=DIRECTION, interrupts=INTERRUPTS)
 
 
 def _wrapped(reason: str) -> str:

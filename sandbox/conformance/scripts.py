@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from ..address import U64
 from .operations import PLACES, Operation, Script
 from .player import play
@@ -55,13 +57,16 @@ def accounts(seed: int, largest: int) -> Script:
     return Script("stats", tuple(asked))
 
 
-def sizes(subject: Subject, largest: int) -> Script:
-    """Size 0, sizes that no memory has, and the null pointer, while others are held."""
-    beyond = subject.places.size
-    huge = (beyond + 1, 2 * beyond, (1 << 31) + 8, (1 << 32) + 16, 1 << 63, U64 - 4095, U64 - 15, U64 - 7, U64)
-    wanted = [largest, 1, 0, *huge, largest, 0]
-    operations: list[Operation] = [("null",), *(("allocate", number, size) for number, size in enumerate(wanted)),
-                                   ("null",)]
+def sizes(subject: Subject, seed: int, largest: int) -> Script:
+    """Size 0, sizes that no memory has, and the null pointer, at random while others are held."""
+    rng, beyond = random.Random(f"sizes {seed}"), subject.places.size
+    huge = (beyond + 1, 2 * beyond, (1 << 31) + 8, (1 << 32) + 16, 1 << 63, U64 - 4095, U64 - 15, U64 - 7, U64,
+            rng.randrange(beyond + 1, 1 << 63), (rng.randrange(1, 1 << 31) << 32) + rng.randint(1, largest))
+    wanted = [1, 0, 0, *huge, largest]
+    rng.shuffle(wanted)
+    operations: list[Operation] = [("allocate", number, size) for number, size in enumerate([largest, *wanted])]
+    for _ in range(2):
+        operations.insert(rng.randrange(len(operations) + 1), ("null",))
     return Script("sizes", tuple(operations))
 
 
@@ -94,23 +99,59 @@ def small_size(subject: Subject, largest: int) -> int:
     return next((size for size in LADDER if size <= largest and subject.places.size // size <= 1 << 8), largest)
 
 
-def double_frees(largest: int) -> list[Script]:
-    """A chunk is freed twice: at once, with another free in between, and when nothing else is held."""
-    size = min(largest, 64)
-    three: list[Operation] = [("allocate", number, size) for number in range(3)]
-    more: list[Operation] = [("allocate", number, size) for number in range(3, 7)]
-    return [Script("double_free", tuple(operations)) for operations in (
-        [*three, ("free", 1), ("again", 1), *more],
-        [*three, ("free", 1), ("free", 0), ("again", 1), *more],
-        [three[0], ("free", 0), ("again", 0), *more],
-    )]
+def double_frees(subject: Subject, seed: int, largest: int) -> list[Script]:
+    """A chunk is freed twice: at once, with other frees in between, and when nothing else is held."""
+    found = []
+    for number, between in enumerate((0, 1, MOST)):
+        heap = Heap(f"double_free {seed} {number}", min(largest, 64))
+        victim, size = _victim(subject, heap)
+        heap.free(heap.held.index(victim))
+        for _ in range(min(len(heap.held), between * heap.rng.randint(1, 2))):
+            heap.free_any()
+        heap.operations.append(("again", victim))
+        found.append(_and_more("double_free", heap, size))
+    return found
 
 
-def wild_frees(largest: int) -> list[Script]:
+def wild_frees(subject: Subject, seed: int, largest: int) -> list[Script]:
     """A pointer into a chunk, or to what no allocator gives, is freed."""
-    size = min(largest, 64)
-    four: list[Operation] = [("allocate", number, size) for number in range(4)]
-    more: list[Operation] = [("allocate", number, size) for number in range(4, 8)]
-    wild: list[Operation] = [("wild", 1, offset) for offset in (1, 8, 16, 32) if offset < size]
-    wild += [("wild", place, 0) for place in PLACES]
-    return [Script("wild_free", (*four, ("free", 2), operation, *more)) for operation in wild]
+    found = []
+    for place in (1, 8, 16, 32, 0, *PLACES):
+        heap = Heap(f"wild_free {seed} {place}", min(largest, 64))
+        victim, size = _victim(subject, heap)
+        if isinstance(place, str):
+            heap.operations.append(("wild", place, heap.rng.randrange(0, 64, 8)))
+        elif place < size > 1:
+            heap.operations.append(("wild", victim, place or heap.rng.randrange(1, size)))
+        else:
+            continue
+        found.append(_and_more("wild_free", heap, size))
+    return found
+
+
+def _victim(subject: Subject, heap: Heap) -> tuple[int, int]:
+    """Write a random list without fault, and choose one of the chunks that are held then, with its size."""
+    rng = heap.rng
+    for _ in range(rng.randint(0, 12)):
+        if len(heap.held) > 2 and rng.random() < 0.6:
+            heap.free_any()
+        else:
+            heap.allocate()
+    for _ in range(rng.randint(2, 4)):
+        heap.allocate(rng.randint(max(heap.largest // 2, 1), heap.largest))
+    if rng.random() < 0.5:
+        heap.free_any()
+    sizes = {int(operation[1]): (index, int(operation[2])) for index, operation in enumerate(heap.operations)
+             if operation[0] == "allocate"}
+    played = play(subject, Script("prefix", tuple(heap.operations)))
+    served = played.served[0] if played.served else {}
+    large = [number for number in heap.held if sizes[number][1] >= heap.largest // 2]
+    victim = rng.choice([number for number in large if sizes[number][0] in served] or large)
+    return victim, sizes[victim][1]
+
+
+def _and_more(name: str, heap: Heap, size: int) -> Script:
+    """Then as much as the victim was is allocated again, some times: nobody may be given what another one holds."""
+    for _ in range(heap.rng.randint(4, 6)):
+        heap.allocate(size)
+    return Script(name, tuple(heap.operations))

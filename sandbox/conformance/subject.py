@@ -10,6 +10,7 @@ from typing import TypeVar
 from ..abi import ARENA_BASE, BOOT_INFO_PHYS, DIRECT_MAP, KERNEL_BASE, STACK_SLOT, STACKS_BASE
 from ..address import align_up
 from ..errors import CalleeSavedError, GuestError, GuestFault, GuestLimit, GuestPanic, GuestStop, SandboxError
+from ..guest.actions import DIRECTION, INTERRUPTS, RFLAGS
 from ..guest.allocator import Allocator, ForeignAllocator
 from ..guest.autopsy import Autopsy
 from ..guest.options import BootOptions
@@ -28,17 +29,26 @@ INIT_PER_BYTE = 16
 _Result = TypeVar("_Result")
 
 
+class StateError(SandboxError):
+    """A call came back, and the CPU is not as it was: ``what`` is it that is not."""
+
+    def __init__(self, what: str, how: str) -> None:
+        self.what = what
+        super().__init__(how)
+
+
 class Subject:
     """A kernel without timer ticks and its allocator; ``limit`` is in instructions, for each call but that of ``init``,
-    which may have to go over the whole arena."""
+    which may have to go over the whole arena. What the callee-saved registers hold at a call follows from ``seed``."""
 
-    def __init__(self, allocator: ForeignAllocator, limit: int) -> None:
+    def __init__(self, allocator: ForeignAllocator, limit: int, seed: int = 0) -> None:
         ram = ram_for(allocator.options.arena)
         self.limit = limit
         self.init_limit = max(limit, INIT_PER_BYTE * allocator.options.arena)
         self.kernel: Kernel = boot_images(packaged.kernel_image(), None, BootOptions(ram=ram, hz=0), None, CONSOLE,
                                           allocator)
         try:
+            self.kernel.actions.canary_seed = f"canaries {seed}"
             self.places = Places(self.kernel)
             self.allocator: Allocator = self.kernel.allocator
             self.watch = StoreWatch(self.kernel, self.places)
@@ -62,12 +72,24 @@ class Subject:
 
     def call(self, function: Callable[[], _Result]) -> _Result:
         """Call one of its functions; a panic is one, and a fault too, as soon as the kernel knows of it."""
+        cpu = self.kernel.machine.cpu
+        flags, gs_base = cpu["rflags"], cpu["gs_base"]
         try:
-            return function()
+            result = function()
         except GuestStop:
             if self._autopsy.panicked():
                 raise self._autopsy.panic(self.kernel.instructions) from None
             raise
+        after = self.kernel.actions.returned[RFLAGS]
+        if after & DIRECTION:
+            raise StateError("rflags.df", "RFLAGS.DF set, which System V wants clear")
+        if (after ^ flags) & INTERRUPTS:
+            now, then = ("on", "off") if after & INTERRUPTS else ("off", "on")
+            raise StateError("rflags.if", f"interrupts {now} (RFLAGS.IF), and they were {then} at the call")
+        if cpu["gs_base"] != gs_base:
+            raise StateError("gs_base", f"gs_base changed from 0x{gs_base:x} to 0x{cpu['gs_base']:x}: the kernel finds "
+                                        "its CPU there")
+        return result
 
     def fresh(self) -> None:
         """A machine on which nothing has been called."""
@@ -86,6 +108,8 @@ class Subject:
             return Finding("registers", error.register, number,
                            f"{who} returns with {error.register} changed from 0x{error.before:x} to 0x{error.after:x}, "
                            "which System V makes callee-saved", True)
+        if isinstance(error, StateError):
+            return Finding("registers", error.what, number, f"{who} returns with {error}", True)
         where = f" at {error.backtrace[0]}" if isinstance(error, GuestError) and error.backtrace else ""
         if isinstance(error, GuestPanic):
             return Finding("returns", "panic", number, f"{who} panics: {error.message}", True)

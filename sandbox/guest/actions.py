@@ -9,6 +9,7 @@ that was stopped inside one of the kernel's restartable sections begins it again
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
@@ -36,11 +37,13 @@ CANARIES = {name: 0x5CA1AB1E_00000000 | number for name, number in
             (("rbx", 1), ("r12", 12), ("r13", 13), ("r14", 14), ("r15", 15))}
 """What these registers hold at a call, as at the kernel's call of main: a function that sets one to 0 is caught
 too. RBP stays as it is, so that backtraces end where they did."""
-_HIGH = tuple(CANARIES[name] for name in ("r12", "r13", "r14", "r15"))
+_CONSTANT = tuple(CANARIES.values())
 BOOT_LIMIT = 1_000_000_000
 """Instructions within which a kernel must be ready: far more than 2 GiB of RAM need."""
 DIRECTION = 1 << 10
 """RFLAGS.DF, which System V wants clear at every call."""
+INTERRUPTS = 1 << 9
+"""RFLAGS.IF."""
 
 
 class BootPending(NamedTuple):
@@ -86,6 +89,11 @@ class Actions:
         self.injector = Injector(machine, symbols)
         machine.companions.append(self.injector)
         self.pending: Pending | None = None          # of the entry that is being carried out
+        self.canary_seed: str | None = None
+        """None for ``CANARIES``. With a seed, every call has canaries of its own: they follow from the seed and the
+        instruction, so that a replay has the same. To be set before the first call, and not changed."""
+        self.returned: tuple[int, ...] = ()
+        """The registers with which the latest call came back, as in ``GENERAL``."""
         self.ready = int(symbols["kernel_ready"])
         self.call_return = int(symbols["call_return"])
         self._until = (self.call_return,)
@@ -131,7 +139,8 @@ class Actions:
         general = slice(view.layout.general, view.layout.general + GENERAL.size)
         before = GENERAL.unpack(view.block[general])
         rdi, rsi, rdx, rcx, r8, r9 = placed.registers
-        given = (0, rcx, rdx, CANARIES["rbx"], placed.rsp, before[RBP], rsi, rdi, r8, r9, *before[R10:R12], *_HIGH,
+        rbx, *high = self._canaries()
+        given = (0, rcx, rdx, rbx, placed.rsp, before[RBP], rsi, rdi, r8, r9, *before[R10:R12], *high,
                  entry.address, before[RFLAGS] & ~DIRECTION)
         view.block[general] = GENERAL.pack(*given)
         self.machine.cpu.push()
@@ -139,6 +148,13 @@ class Actions:
         ends = self.machine.instructions + entry.limit
         self.pending = pending = CallPending(entry, placed, before, given, halted, ends)
         return pending
+
+    def _canaries(self) -> tuple[int, ...]:
+        """The values of the registers of ``CANARIES`` at a call now."""
+        if self.canary_seed is None:
+            return _CONSTANT
+        text = f"{self.canary_seed} {self.machine.instructions}"
+        return struct.unpack("<5Q", hashlib.blake2b(text.encode(), digest_size=40).digest())
 
     def end_call(self, pending: CallPending, stop: Stop) -> Returned:
         """Bring the registers back, if the function did return."""
@@ -148,7 +164,7 @@ class Actions:
             raise self._error(stop, self.name(entry.address), "return", entry.limit)
         view = self.machine.cpu.view
         general = slice(view.layout.general, view.layout.general + GENERAL.size)
-        after = GENERAL.unpack(view.block[general])
+        self.returned = after = GENERAL.unpack(view.block[general])
         if after[RSP] != placed.rsp + 8 or _callee_saved(after) != _callee_saved(given):
             raise self._changed(entry, given, placed.rsp + 8)
         view.block[general] = GENERAL.pack(*before[:RIP], self._resume(before[RIP]), before[RFLAGS])

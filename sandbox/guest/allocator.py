@@ -105,6 +105,13 @@ def require_functions(image: Image, options: AllocatorOptions, file: str) -> Non
     missing = {role: name for role, name in options.names.items() if name not in functions}
     if not missing:
         return
+    data = [name for name in missing.values() if (section := image.section_at(image.symbols.get(name, image.end)))
+            is not None and section.name != "text"]
+    if data:
+        is_data = "is data, not a function" if len(data) == 1 else "are data, not functions"
+        absent = [name for name in missing.values() if name not in data]
+        more = f"; and it does not define {', '.join(absent)}" if absent else ""
+        raise ProgramError(file, f"{', '.join(data)} {is_data}: code belongs into .text{more}")
     close = [f"{role}={found[0]}" for role, name in missing.items()
              if (found := [label for label in labels if label.endswith(f"_{name}")]
                  or get_close_matches(name, labels, 1))]

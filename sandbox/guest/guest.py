@@ -108,6 +108,11 @@ class Guest:
         self._history.add(entry)
         return returned.value
 
+    @property
+    def actions(self) -> Actions:
+        """How calls are carried out: what the registers hold at one, and what they held when the latest came back."""
+        return self._actions
+
     def _cut_short(self, entry: Call, start: int) -> Call:
         """The same call, as it ended: what stopped it, from outside, will not stop it again."""
         return entry._replace(limit=max(self.instructions - start, 1))

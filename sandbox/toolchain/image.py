@@ -114,7 +114,7 @@ class Image:
             return {}
         names = [(name, address) for name, address in self._symbol_items if text.address <= address < self.text_end]
         starts = sorted({address for _, address in names})
-        ends = dict(zip(starts, [*starts[1:], self.text_end], strict=True))
+        ends = dict(zip(starts, [*starts[1:], self.text_end], strict=False))     # without code, there are none
         return {name: (address, ends[address]) for name, address in names}
 
     def _line_text(self, file: str, number: int) -> str:

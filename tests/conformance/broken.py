@@ -44,10 +44,10 @@ BROKEN = (
     Broken("loses freed memory", "freelist", (("    mov [rip + list], rdi\n", ""),),
            "leak", r"gives 0, and gave 0x[0-9a-f]+ in the first round", 1),
     Broken("takes a double free", "freelist", (("    jne .Ldeallocate_twice\n", ""),),
-           "double_free", r"after that free, operation \d+, .*overlaps chunk 3, .* the very chunk", 5),
+           "double_free", r"after that free, operation \d+, .*overlaps chunk \d+, .* the very chunk", 5),
     Broken("clobbers rbx", "freelist", (("    mov rax, [rip + list]\n    mov [rdi], rax",
                                          "    mov rbx, [rip + list]\n    mov [rdi], rbx"),),
-           "registers", r"deallocate \(allocator.asm:\d+\) returns with rbx changed from 0x5ca1ab1e00000001 to 0x", 1),
+           "registers", r"deallocate \(allocator.asm:\d+\) returns with rbx changed from 0x[0-9a-f]+ to 0x", 1),
     Broken("writes a header behind the arena", "bump", (("    inc qword ptr [rip + in_use]\n",
                                                          "    inc qword ptr [rip + in_use]\n"
                                                          "    mov qword ptr [rax + rdi], 0\n"),),
@@ -58,13 +58,13 @@ BROKEN = (
          "    mov rcx, [rax]\n    test rcx, rcx\n    jz .Lallocate_out\n"),),
            "exhaustion", r"overlaps chunk \d+, .* the very chunk", -1),
     Broken("loops for size 0", "bump", (("    inc rdi\n.Lallocate_round", "    jmp allocate\n.Lallocate_round"),),
-           "sizes", r"allocate\(0\) for chunk 2: allocate .* does not return within 200,000 instructions, and stands "
+           "sizes", r"allocate\(0\) for chunk \d+: allocate .* does not return within 200,000 instructions, and stands "
            r"at allocate ", 1),
     Broken("believes in small numbers", "bump", (("    cmp rdi, rdx\n    ja .Lallocate_out\n    test rdi, rdi",
                                                   "    cmp edi, edx\n    ja .Lallocate_out\n    test rdi, rdi"),
                                                  ("    cmp rdi, rdx\n    ja .Lallocate_out\n    mov rax",
                                                   "    mov rax")),
-           "sizes", r"allocate\(0x100000010\) .* it has [0-9,]+ bytes", 1),
+           "sizes", r"allocate\(0x[0-9a-f]+\) .* it has [0-9,]+ bytes", 1),
     Broken("corrupts the next chunk", "freelist", (("    mov [rip + list], rdi\n",
                                                     "    mov [rip + list], rdi\n    mov [rdi + BLOCK], rdi\n"),),
            "overlap", r"deallocate\+0x[0-9a-f]+ \(allocator.asm:\d+\) writes 8 bytes at 0x[0-9a-f]+ in its arena, into "
@@ -105,7 +105,7 @@ BROKEN = (
     Broken("takes any pointer", "freelist", (("    jnz .Ldeallocate_wild\n", ""),
                                              ("    jae .Ldeallocate_wild\n", "    jae .Ldeallocate_out\n")),
            "wild_free", r"after that free, .* deallocate\+0x[0-9a-f]+ \(allocator.asm:\d+\) writes 8 bytes at .*, into "
-           r"byte 1 of chunk 1", 2),
+           r"byte \d+ of chunk \d+", 2),
     Broken("triple faults", "freelist", (("    dec qword ptr [rip + free]\n", """    dec qword ptr [rip + free]
     push 0
     push 0

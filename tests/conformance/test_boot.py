@@ -119,6 +119,22 @@ def test_a_program_that_uses_what_it_freed_is_stopped_at_its_instruction() -> No
         assert "program.asm:" in str(error)
 
 
+@pytest.mark.parametrize(("source", "words"), [
+    ("# nothing\n", "it does not define init, allocate, deallocate, stats: "),
+    ("\n", "it does not define init, allocate, deallocate, stats: "),
+    (".set init, 4\n", "it does not define init, allocate, deallocate, stats: "),
+    (".data\nwords:\n    .quad 0\n", "it does not define init, allocate, deallocate, stats: "),
+    (".text\ninit:\nallocate:\ndeallocate:\nstats:\n", "it does not define init, allocate, deallocate, stats: "),
+    (".data\ninit: .quad 0\n.text\nallocate:\ndeallocate:\nstats: ret\n", "init is data, not a function: "),
+    (".data\ninit: .quad 0\nstats: .quad 0\n.text\nallocate: ret\n",
+     "init, stats are data, not functions: code belongs into .text; and it does not define deallocate"),
+], ids=("comment", "empty", "constant", "data", "labels", "one-is-data", "two-are-data"))
+def test_a_source_without_the_code_is_told_so_in_one_sentence(source: str, words: str) -> None:
+    with pytest.raises(sandbox.ProgramError) as error:
+        sandbox.boot(allocator=source)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
 def test_every_missing_function_is_named_with_what_helps() -> None:
     with pytest.raises(sandbox.ProgramError) as error:
         sandbox.boot(allocator="my_allocate:\ninit:\n    ret\n")
