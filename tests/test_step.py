@@ -46,8 +46,8 @@ def test_in_a_terminal_of_80_x_24_one_steps_searches_and_asks_who_wrote() -> Non
         terminal.type("25S")
         terminal.wait(f"@{start + 1:,} of")
         terminal.type("/kind=free\r")
-        free = moment(terminal.wait(lambda text: "kfree(0xffff" in text.splitlines()[-1]))
-        assert "  kfree (kernel_asm/kmalloc.asm:" in terminal.text.splitlines()[0]
+        free = moment(terminal.wait(lambda text: "kfree(0xffff" in text.splitlines()[-1]
+                                    and "  kfree (kernel_asm/kmalloc.asm:" in text.splitlines()[0]))
         terminal.type("[")
         terminal.wait("no earlier event is like 'kind=free'")
         terminal.type("]")
@@ -57,11 +57,12 @@ def test_in_a_terminal_of_80_x_24_one_steps_searches_and_asks_who_wrote() -> Non
         terminal.type("w")
         terminal.wait(lambda text: "who wrote: 0xffff" in text)
         terminal.type("\r")
-        found = re.search(r"^@([\d,]+) main", terminal.wait("(enter goes"), re.MULTILINE)
+        wrote = re.compile(r"^@([\d,]+) main", re.MULTILINE)
+        found = wrote.search(terminal.wait(lambda text: "(enter goes" in text and wrote.search(text) is not None))
+        assert found
         terminal.type("\r")
-        text = terminal.wait(lambda text: 0 < moment(text) < free)
-        assert found and moment(text) == int(found[1].replace(",", "")) and "> mov qword ptr [rbx], 100" in \
-            re.sub(r">\s+\d+\s+", "> ", text)
+        terminal.wait(lambda text: moment(text) == int(found[1].replace(",", ""))
+                      and "> mov qword ptr [rbx], 100" in re.sub(r">\s+\d+\s+", "> ", text))
         terminal.type("q")
         assert terminal.end() == 0
 
@@ -172,6 +173,15 @@ def test_a_long_sentence_about_the_end_of_the_run_is_wrapped(
     assert status == 0 and "triple fault" in out and max(map(len, lines)) <= 80, out
     assert len([line for line in lines if line.startswith("the end of the run: ")]) == 2
     assert len(" ".join(lines[lines.index(next(line for line in lines if line.startswith("the end"))) :])) > 160
+
+
+def test_at_the_end_the_line_is_told_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                         tmp_path: Path) -> None:
+    program = tmp_path / "bad.asm"
+    program.write_text("main:\n    mov edi, 24\n    call kmalloc\n    mov byte ptr [rax + 24], 1\n    ret\n")
+    _, out, _ = scripted(monkeypatch, capsys, "", str(program), "--shadow", "--at", "end")
+    lines = out.splitlines()
+    assert lines[1] == "     4  mov byte ptr [rax + 24], 1" and lines[2].startswith("the end of the run: out-of-bounds")
 
 
 def test_a_key_of_the_screen_that_is_no_command_names_the_command(

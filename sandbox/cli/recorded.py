@@ -55,8 +55,11 @@ def _opened(program: str | Path, own: Collection[str]) -> Timeline[Kernel]:
 
 
 def go_to(session: Session, at: str) -> None:
-    """To the moment, or to the first time that the place is reached; to the end where ``main`` never is."""
+    """To the moment, or to the first time that the place is reached; to the end where ``main`` never is.
+    A record without a program, as that of a test, has no ``main``: it opens where it stood."""
     timeline = session.timeline
+    if at == "main" and at not in timeline.kernel.symbols:
+        return
     timeline.goto(timeline.start)
     if _is_place(timeline.kernel.symbols, at):
         begins_there = timeline.moment.rip in addresses(timeline.kernel.symbols, at)

@@ -51,7 +51,8 @@ class Access(Moment):
     @property
     def _what(self) -> str:
         size = f"{self.size} byte{'' if self.size == 1 else 's'}"
-        return f"0x{self.value:0{2 * min(self.size, 8)}x} ({size}) at 0x{self.address:016x}"
+        what = f"0x{self.value:0{2 * self.size}x} ({size})" if self.size <= 8 else size
+        return f"{what} at 0x{self.address:016x}"
 
 
 def moment(symbols: Symbols, instruction: int, rip: int) -> Moment:

@@ -39,14 +39,22 @@ STOCK = pytest.StashKey["Stock"]()
 _NAMES = pytest.StashKey["dict[str, str]"]()
 _RUN = pytest.StashKey["TestRun"]()
 _PRESENT = pytest.StashKey["TestRun | None"]()
+_PYTEST = ("_pytest", "pluggy")
 
 
 # -- fixtures ---------------------------------------------------------------------------------------------------
 @pytest.fixture
 def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     """A fresh machine with a booted kernel, as the test's marker ``sandbox`` wants it; ``kernel.trace`` records."""
+    from ..errors import GuestError, SandboxError
+
     run = _run_of(request.node)
-    lent = run.lend({})
+    try:
+        lent = run.lend({})
+    except GuestError:                                   # it has more to say than a sentence
+        raise
+    except SandboxError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     yield lent.kernel
     run.give_back(lent)
 
@@ -157,7 +165,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A wrong marker fails its test, whatever fixtures that has."""
     __tracebackhide__ = True
     if item.get_closest_marker(MARKER) is not None:
-        _run_of(item)
+        try:
+            _run_of(item)
+        except pytest.UsageError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -213,14 +224,18 @@ def _without_library(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
 
     if not isinstance(excinfo.value, SandboxError):
         return
-    package, theirs, ours = Path(__file__).parents[1], None, None
+    package, theirs, ours, outer = Path(__file__).parents[1], None, None, ""
     entry: TracebackType | None = excinfo.tb
     while entry is not None:
         code, module = entry.tb_frame.f_code, entry.tb_frame.f_globals.get("__name__", "")
+        top = module.partition(".")[0]
         if code.co_filename == __file__:
+            if outer in _PYTEST:                         # a fixture: what came before were hooks of other plugins
+                theirs = None
             ours = entry
-        elif package not in Path(code.co_filename).parents and module.split(".")[0] not in ("_pytest", "pluggy"):
+        elif package not in Path(code.co_filename).parents and top not in _PYTEST:
             theirs = entry
+        outer = top
         entry = entry.tb_next
     last = theirs or ours
     if last is not None:

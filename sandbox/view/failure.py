@@ -6,6 +6,7 @@ A section is a title and lines of at most 80 columns; :func:`fit` keeps it withi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -31,6 +32,8 @@ ROW = 16
 CALLS_SHOWN = 8
 FRAMES_SHOWN = 6
 CONSOLE_SHOWN = 8
+_REGISTERS = re.compile(r"(?:r\w+ +0x[0-9a-f]{16} *){1,3}")
+"""A row of registers in a panic's message."""
 
 
 class Section(NamedTuple):
@@ -220,8 +223,9 @@ def last_calls(events: Iterable[Event], program: str = "", until: int | None = N
 
 
 def last_words(console: str) -> Iterator[str]:
-    """The end of what the guest has printed."""
-    lines = console.rstrip().splitlines()
+    """The end of what the guest has printed, without the registers of a panic: they would push its message out."""
+    lines = [line for line in console.rstrip().splitlines() if not _REGISTERS.fullmatch(line.rstrip())]
     if len(lines) > CONSOLE_SHOWN:
-        yield f"({len(lines) - CONSOLE_SHOWN:,} lines before these)"
+        before = len(lines) - CONSOLE_SHOWN
+        yield f"({before:,} line{'' if before == 1 else 's'} before these)"
     yield from lines[-CONSOLE_SHOWN:]

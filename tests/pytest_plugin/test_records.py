@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 
 import pytest
 
 import sandbox
+from sandbox.cli import main
 from sandbox.pytest_plugin.records import record_names
 from tests.pytest_plugin.sessions import fails, passes, run
 
@@ -81,6 +84,20 @@ def test_the_command_in_the_report_steps_through_the_record(pytester: pytest.Pyt
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "rep stosb" in done.stdout or "memset+0x24" in done.stdout
+
+
+def test_the_record_of_a_test_without_a_program_opens_where_the_test_stood(
+        pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told = fails(pytester, "def test_it(kernel):\n    assert kernel.call('kmalloc', 64) == 0\n")
+    command = next(line for line in told.splitlines() if line.startswith("  sandbox step ")).split()
+    assert "--at" not in command
+    monkeypatch.chdir(pytester.path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("back\n"))
+    capsys.readouterr()
+    assert main([*command[1:], "--plain"]) == 0
+    out, err = capsys.readouterr()
+    first = re.match(r"@([0-9,]+) of ([0-9,]+) ", out)
+    assert not err and first and first[1] == first[2]
 
 
 def test_every_kernel_of_a_test_has_its_record(pytester: pytest.Pytester) -> None:

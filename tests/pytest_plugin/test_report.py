@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from sandbox.view.failure import last_words
 from tests.pytest_plugin.sessions import fails, run
 
 pytest_plugins = "pytester"
@@ -142,7 +143,8 @@ def test_a_fault_stands_at_the_guilty_instruction_and_tells_the_address(pytester
     assert found["address"][0].startswith("0x0000000000000100 is not mapped")
     count = guilty[0].split()[0].removeprefix("@").replace(",", "")
     assert found["look"] == [f"  sandbox step .sandbox/test_it.rec --at {count}"]
-    assert "backtrace:" in found["console"]
+    assert "backtrace:" in found["console"] and "lines before" not in found["console"][0]
+    assert found["console"][0].startswith("kernel panic: ") and "0x5ca1ab1e" not in "".join(found["console"])
 
 
 def test_a_panic_shows_its_caller_with_the_line(pytester: pytest.Pytester) -> None:
@@ -201,7 +203,7 @@ def test_guest_memory_that_differs_shows_bytes_objects_and_the_last_writer(pytes
     assert list(found) == ["guest memory", "object", "last allocations", "look"]
     assert found["guest memory"][0] == f"{address}: 3 of 8 bytes differ, the first at +0x01"
     assert any(line.startswith("  +0x01  object 0 of kmalloc-64 +0x1 (allocated") for line in found["guest memory"])
-    assert "Python writes 0x6f6c6c6568 (5 bytes)" in " ".join(found["guest memory"])
+    assert "Python writes 0x6f6c6c6568 (5 bytes) at" in " ".join(found["guest memory"])
     assert found["object"][2] == "            ^^ byte 1"
 
 
@@ -250,6 +252,13 @@ def test_a_comparison_that_was_caught_is_not_told_with_a_later_failure(pytester:
     assert "guest memory" not in sections(told)
 
 
+def test_a_long_write_is_told_by_its_size(pytester: pytest.Pytester) -> None:
+    found = report(pytester, "at = kernel.call('kzalloc', 40); kernel.memory[at : at + 40] = b'x' * 40; "
+                             "assert kernel.memory[at : at + 40] == b'y' * 40")
+    assert re.fullmatch(r"last written: @[0-9,]+ Python writes 40 bytes at 0xffff8880[0-9a-f]{8}",
+                        found["guest memory"][-1])
+
+
 # -- the report as a whole --------------------------------------------------------------------------------------
 def test_of_several_kernels_the_guilty_one_is_told(pytester: pytest.Pytester) -> None:
     found = sections(fails(pytester, """
@@ -281,7 +290,18 @@ def test_long_sections_are_cut_and_counted(pytester: pytest.Pytester) -> None:
     assert found["last allocations"][0] == "  92 calls before these" and len(found["last allocations"]) == 9
 
 
-def test_a_kernel_that_does_not_come_up_is_an_error_of_the_setup_and_says_where(pytester: pytest.Pytester) -> None:
+def test_registers_do_not_push_the_message_of_a_panic_out_of_the_console() -> None:
+    row = "rax    0x0000000778000001  rbx    0x5ca1ab1e00000001  rcx    0x0000000000000000"
+    assert list(last_words(f"kernel panic: no\n{row}\n{row}  \nbacktrace:\n")) == ["kernel panic: no", "backtrace:"]
+    assert next(iter(last_words("a line\n" * 9))) == "(1 line before these)"
+    assert next(iter(last_words("a line\n" * 10))) == "(2 lines before these)"
+
+
+@pytest.mark.parametrize("hooks", ["", "import pytest\n\n@pytest.hookimpl(wrapper=True)\n"
+                                       "def pytest_fixture_setup():\n    return (yield)\n"])
+def test_a_kernel_that_does_not_come_up_is_an_error_of_the_setup_and_says_where(
+        pytester: pytest.Pytester, hooks: str) -> None:
+    pytester.makeconftest(hooks)
     pytester.path.joinpath("bad.asm").write_text("init:\n    ud2\nallocate:\n    ret\ndeallocate:\nstats:\n    ret\n")
     pytester.makepyfile("""
         import pytest
@@ -293,7 +313,7 @@ def test_a_kernel_that_does_not_come_up_is_an_error_of_the_setup_and_says_where(
     result = run(pytester)
     result.assert_outcomes(errors=1)
     told = result.stdout.str()
-    assert "E       sandbox.errors.GuestFault: invalid opcode, at init (bad.asm:2)\n" in told
+    assert "E           sandbox.errors.GuestFault: invalid opcode, at init (bad.asm:2)\n" in told
     assert "_pytest/" not in told
     assert sections(told)["stopped at"][1] == "  init (bad.asm:2)"
 

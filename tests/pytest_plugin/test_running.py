@@ -38,7 +38,8 @@ def test_with_workers_reports_records_and_crashes_are_those_of_each_test(pyteste
     told = result.stdout.str()
     assert "sandbox: seed 3, records on-failure" in told
     assert "crashed while running 'test_it.py::test_crash'" in told
-    assert "UsageError: test_it.py::test_wrong_marker: @pytest.mark.sandbox: there is no option 'colour'" in told
+    assert "\ntest_it.py::test_wrong_marker: @pytest.mark.sandbox: there is no option 'colour'" in told
+    assert "_pytest/" not in told and "During handling" not in told
     for title in BAD_SECTIONS:
         assert f"- {title} -" in told
     assert "  sandbox step .sandbox/test_bad.rec --at " in told

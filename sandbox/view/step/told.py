@@ -20,15 +20,15 @@ def position(scene: Scene) -> str:
 
 
 def here(session: Session) -> Iterator[str]:
-    """Where it is now, with the line that is about to run."""
+    """Where it is now, with the line that is about to run; at the end the one that it ended at."""
     scene = session.scene
     yield position(scene)
-    if scene.at_end:
-        yield from wrapped(ending(scene))
-    elif scene.line is not None:
+    if scene.line is not None:
         yield f"{scene.line.number:>6}  {scene.line.text.strip()}"
     elif scene.instruction is not None:
         yield f"        {scene.instruction.text}"
+    if scene.at_end:
+        yield from wrapped(ending(scene))
 
 
 def ending(scene: Scene) -> str:
