@@ -16,7 +16,11 @@ def named(broken: Broken) -> str:
     return broken.name.replace(" ", "-")
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=named)
+EVERY_OTHER = [pytest.param(broken, marks=[pytest.mark.soak] * (number % 2), id=named(broken))
+               for number, broken in enumerate(BROKEN)]
+
+
+@pytest.mark.parametrize("broken", EVERY_OTHER)
 def test_a_broken_allocator_fails_for_its_own_reason(broken: Broken) -> None:
     report = report_of(broken)
     line = report[broken.line]

@@ -75,7 +75,7 @@ def test_the_stretch_has_everything(moments: dict[int, At]) -> None:
 
 
 def test_next_is_the_next_instruction_that_is_not_deeper(timeline: Timeline[Kernel], moments: dict[int, At]) -> None:
-    for at in some(moments, 90, 1):
+    for at in some(moments, 60, 1):
         timeline.goto(at)
         rip, depth = moments[at].rip, moments[at].depth
         whole = moments[at].mnemonic.startswith("rep")
@@ -89,7 +89,7 @@ def test_next_is_the_next_instruction_that_is_not_deeper(timeline: Timeline[Kern
 
 def test_reverse_next_is_the_last_instruction_that_is_not_deeper(timeline: Timeline[Kernel],
                                                                  moments: dict[int, At]) -> None:
-    for at in some(moments, 90, 2):
+    for at in some(moments, 60, 2):
         timeline.goto(at)
         depth = moments[at].depth
         expected = next((then for then in range(at - 1, FROM - 1, -1)

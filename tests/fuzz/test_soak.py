@@ -41,12 +41,11 @@ def soak(numbers: range) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("first", range(0, 200, 100))
-def test_two_hundred_random_guests_hurt_nobody(first: int) -> None:
-    assert soak(range(first, first + 100)) == []
+def test_a_hundred_random_guests_hurt_nobody() -> None:
+    assert soak(range(100)) == []
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("first", range(200, 10_200, GUESTS))
+@pytest.mark.parametrize("first", range(100, 10_100, GUESTS))
 def test_ten_thousand_random_guests_hurt_nobody(first: int) -> None:
     assert soak(range(first, first + GUESTS)) == []
