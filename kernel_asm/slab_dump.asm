@@ -150,7 +150,7 @@ print_section:
     pop rbp
     ret
 
-# void slab_trace(struct kmem_cache *cache, struct page *page, void *object, const char *what, const u64 *frame)
+# void slab_trace(struct kmem_cache *cache, struct page *page, void *object, bool freed, const u64 *frame)
 # Print a line for an allocation or a free, with T; for a free, the object's bytes too.
 #   in        rdi = cache, rsi = struct page, rdx = object, ecx = 0 for an allocation, 1 for a free, r8 = frame
 #   clobbers  rax rcx rdx rsi rdi r8-r11

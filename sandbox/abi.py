@@ -18,9 +18,12 @@ from .layout import NestedField, Struct, TextField, pointer, text, u8, u16, u32,
 # Virtual, as in Linux on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
 KERNEL_BASE = 0xFFFF_FFFF_8000_0000      # the kernel image: text R-X, read-only data R--, data RW-
 PROGRAM_BASE = 0xFFFF_FFFF_A000_0000     # the program that is run, where Linux has its modules
+MODULES_BASE = 0xFFFF_FFFF_A800_0000     # modules in C beside a program in assembly
 DIRECT_MAP = 0xFFFF_8880_0000_0000       # all physical memory, RW- and never executable
 ALLOCATOR_BASE = 0xFFFF_FFFF_B000_0000   # an allocator of somebody else, beside the program or without one
 ARENA_BASE = 0xFFFF_CA00_0000_0000       # the memory that it may give out, between unmapped pages
+HEAPS_BASE = 0xFFFF_CB00_0000_0000       # what the C library's sbrk and mmap map, a slot for each linked image
+HEAP_SLOT = 0x10_0000_0000               # bytes from one to the next; sbrk grows from its start, mmap from its middle
 STACKS_BASE = 0xFFFF_C900_0000_0000      # stacks, each in a slot of its own below unmapped pages
 STACK_SLOT = 0x10000                     # bytes from one stack's slot to the next; a stack ends where its slot ends
 KERNEL_STACK_SIZE = 0x4000

@@ -9,7 +9,10 @@
     │   ├── PositionError          a moment outside the recorded run: .instruction, .start, .end
     │   └── RecordError            a record that is damaged, foreign, or of another version: .path
     ├── AssemblyError              .file, .line, .text, .reason, also for a clash of labels
+    ├── CompileError               .file, .line, .output: C that does not compile, in the compiler's own words
+    ├── LinkError                  .file, .problems: objects that cannot be linked, every reason with its place
     ├── EngineError                a native library is missing, or behaves as no version we know
+    │   ├── CompilerMissing        no C compiler is here, or not the one that was asked for: .command
     │   ├── EngineCrashed          the process of an isolated guest died: .signal, .status, .words
     │   ├── EngineHung             it took too much of the host's time: .seconds
     │   └── EngineTooLarge         it took too much of the host's memory: .size, .limit
@@ -26,6 +29,8 @@
         ├── ShadowError            a wrong access to the heap: .kind, .address, .access, .size, .report
         ├── CalleeSavedError       a callee-saved register came back changed: .register, .before, .after
         └── GuestNeedsRewind       a call after a failed one, before ``kernel.rewind()``
+
+A ``CompileWarning`` is a Python warning, and no error: what a compiler says of C that it has compiled all the same.
 
 Nothing here imports anything of the project, so every room may raise every error.
 """
@@ -102,6 +107,33 @@ class AssemblyError(SandboxError):
         super().__init__(f"{file}:{line}: {reason}{shown}")
 
 
+class CompileError(SandboxError):
+    """C source that does not compile. ``output`` is the compiler's own text, ``line`` that of its first error (0 where
+    it names none)."""
+
+    def __init__(self, file: str, line: int, output: str) -> None:
+        self.file = file
+        self.line = line
+        self.output = output.strip()
+        super().__init__(self.output or f"{file}: the compiler failed and said nothing")
+
+
+class CompileWarning(UserWarning):
+    """What the compiler said of C source that it has compiled all the same, in its own words."""
+
+
+class LinkError(SandboxError):
+    """Objects that cannot be linked into the guest. ``problems`` are sentences, each with its place in the source, as
+    far as that is known."""
+
+    def __init__(self, file: str, problems: Sequence[str]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        several = "".join(f"\n    {problem}" for problem in self.problems)
+        alone = self.problems[0] if self.problems[0].startswith(f"{file}:") else f"{file}: {self.problems[0]}"
+        super().__init__(f"{file} cannot be linked:{several}" if len(self.problems) > 1 else alone)
+
+
 class EngineError(SandboxError):
     """A native library that is missing, or whose behaviour could not be verified at start-up.
 
@@ -110,6 +142,15 @@ class EngineError(SandboxError):
 
     console: str = ""
     events: tuple[Mapping[str, object], ...] = ()
+
+
+class CompilerMissing(EngineError):
+    """No C compiler is here; ``command`` is the one that was asked for, empty when any would have done."""
+
+    def __init__(self, command: str = "") -> None:
+        self.command = command
+        what = f"the C compiler {command!r} is not here" if command else "no C compiler is here"
+        super().__init__(f"{what}: install gcc or clang (Debian: apt install gcc), or pip install 'slab-sandbox[c]'")
 
 
 class EngineCrashed(EngineError):

@@ -124,12 +124,16 @@ class Store:
             return None
 
     def save(self, name: str, entry: Entry) -> None:
-        """Write an entry in one step, so that a reader sees all of it or nothing; :class:`OSError` if impossible."""
+        """Write an entry; :class:`OSError` if impossible."""
+        self.write(name, entry.to_json())
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file ``name``.json in one step, so that a reader sees all of it or nothing."""
         self.directory.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.directory, suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(entry.to_json())
+                file.write(text)
             Path(temporary).replace(self.directory / f"{name}.json")
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -174,12 +174,18 @@ class Disassembler:
         at, end = max(start, text.address), min(end, image.text_end)
         for data, behind in (*image.data_in_text, (end, end)):
             stop = min(data, end)
-            while at < stop:
-                for found in self._brief.disasm_lite(text.data[at - text.address : stop - text.address], at):
-                    yield Outline(*found)
-                    at = found[0] + found[1]
-                at += at < stop
-            at = max(at, behind)
+            if at < stop:
+                yield from self.sweep(text.data[at - text.address : stop - text.address], at)
+            at = max(at, stop, behind)
+
+    def sweep(self, data: bytes, address: int) -> Iterator[Outline]:
+        """The instructions of ``data`` in brief, one behind the other; what is none is left out, byte by byte."""
+        at, stop = address, address + len(data)
+        while at < stop:
+            for found in self._brief.disasm_lite(data[at - address :], at):
+                yield Outline(*found)
+                at = found[0] + found[1]
+            at += at < stop
 
     def rets(self, image: Image, *functions: str) -> tuple[int, ...]:
         """The addresses of the ``ret`` instructions in these functions, in all of the text when none is named."""

@@ -1,4 +1,4 @@
-"""Image: what assembling yields, and all that anything later needs to know about it.
+"""Image: what assembling or linking yields, and all that anything later needs to know about it.
 
 Bytes at an address, in three sections that page tables can protect::
 
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from ..errors import SandboxError
 from .source import SourceLine
@@ -40,15 +42,39 @@ class Section:
         return self.address + len(self.data)
 
 
+class FrameRow(NamedTuple):
+    """Call frame information of the code from ``start`` up to ``end``: CFA = ``cfa_register`` + ``cfa_offset``, and
+    what the caller has in the registers of ``saved``, RIP among them, lies at an offset from the CFA."""
+
+    start: int
+    end: int
+    cfa_register: str
+    cfa_offset: int
+    saved: Mapping[str, int]
+
+
+class DebugOffset(NamedTuple):
+    """A field of a debug section that is an offset into another one: to be moved when those are appended to others."""
+
+    section: str
+    at: int
+    width: int
+    target: str
+
+
 @dataclass(frozen=True)
 class Image:
-    """An assembled unit, linked at ``base``.
+    """A unit, linked at ``base``.
 
     ``symbols`` maps labels to addresses, lowest address first, without ``.L`` labels; ``constants`` maps the names
-    of ``.set``; ``lines`` maps the address of each statement to (file, line), lowest first; ``files`` maps a
-    file's name to its text; ``source_hash`` is of everything that went in; ``origins`` maps symbols and
-    constants to their ``file:line``; the code ends at ``text_end``, and ``data_in_text`` are the ranges before it
-    that are not code.
+    of ``.set``; ``lines`` maps the address of each statement to (file, line), lowest first, line 0 where code of none
+    begins; ``files`` maps a file's name to its text; ``source_hash`` is of everything that went in; ``origins`` maps
+    symbols and constants to their ``file:line``; the code ends at ``text_end``, and ``data_in_text`` are the ranges
+    before it that are not code.
+
+    A compiled image has more: ``local`` are the symbols that other images do not see, ``declarations`` the C
+    prototypes of its functions by name, ``frames`` the compilers' call frame information, ``debug`` their debug
+    sections with every address final, and ``debug_offsets`` the fields in those that lead from one to another.
     """
 
     base: int
@@ -61,6 +87,16 @@ class Image:
     source_hash: str = ""
     text_end: int = 0
     data_in_text: tuple[tuple[int, int], ...] = ()
+    local: frozenset[str] = frozenset()
+    declarations: Mapping[str, str] = field(default_factory=dict)
+    frames: tuple[FrameRow, ...] = ()
+    debug: Mapping[str, bytes] = field(default_factory=dict)
+    debug_offsets: tuple[DebugOffset, ...] = ()
+
+    @property
+    def exports(self) -> Mapping[str, int]:
+        """The symbols that other images may use."""
+        return {name: address for name, address in self.symbols.items() if name not in self.local}
 
     @property
     def end(self) -> int:
@@ -91,7 +127,7 @@ class Image:
         return name if start == address else f"{name}+0x{address - start:x}"
 
     def line(self, address: int) -> SourceLine | None:
-        """The source line whose bytes hold ``address``; None in padding at a section's end and outside."""
+        """The source line whose bytes hold ``address``; None where there is none, as in padding, and outside."""
         section = self.section_at(address)
         at = bisect_right(self._line_addresses, address) - 1
         if section is None or at < 0 or self._line_addresses[at] < section.address:
@@ -99,7 +135,7 @@ class Image:
         if section.name == "text" and address >= self.text_end:
             return None
         file, line = self.lines[self._line_addresses[at]]
-        return SourceLine(file, line, self._line_text(file, line))
+        return SourceLine(file, line, self._line_text(file, line)) if line else None
 
     def data_end(self, address: int) -> int | None:
         """Where the data in the text that ``address`` lies in ends; None when it is code."""
@@ -142,6 +178,12 @@ class Image:
     def to_json(self) -> str:
         """The image as text; :meth:`from_json` gives it back."""
         numbers = {name: number for number, name in enumerate(self.files)}
+        compiled = {"local": sorted(self.local), "declarations": dict(self.declarations),
+                    "frames": [[row.start - self.base, row.end - self.base, *row[2:4], dict(row.saved)]
+                               for row in self.frames],
+                    "debug": {name: base64.b64encode(zlib.compress(data)).decode("ascii")
+                              for name, data in self.debug.items()},
+                    "debug_offsets": [list(place) for place in self.debug_offsets]}
         return json.dumps({
             "version": VERSION, "base": self.base, "source_hash": self.source_hash, "text_end": self.text_end,
             "sections": [{"name": section.name, "address": section.address, "rights": section.rights,
@@ -152,6 +194,7 @@ class Image:
             "files": dict(self.files),
             "data_in_text": [[start - self.base, end - self.base] for start, end in self.data_in_text],
             "lines": [[address - self.base, numbers[file], line] for address, (file, line) in self.lines.items()],
+            **{name: value for name, value in compiled.items() if value},
         }, separators=(",", ":"))
 
     @classmethod
@@ -173,6 +216,12 @@ class Image:
                 lines={base + at: (names[file], line) for at, file, line in data["lines"]},
                 files=dict(data["files"]), origins=dict(data["origins"]), source_hash=data["source_hash"],
                 text_end=int(data["text_end"]),
-                data_in_text=tuple((base + start, base + end) for start, end in data["data_in_text"]))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                data_in_text=tuple((base + start, base + end) for start, end in data["data_in_text"]),
+                local=frozenset(data.get("local", ())), declarations=dict(data.get("declarations", {})),
+                frames=tuple(FrameRow(base + start, base + end, register, offset, dict(saved))
+                             for start, end, register, offset, saved in data.get("frames", ())),
+                debug={name: zlib.decompress(base64.b64decode(packed, validate=True))
+                       for name, packed in data.get("debug", {}).items()},
+                debug_offsets=tuple(DebugOffset(*place) for place in data.get("debug_offsets", ())))
+        except (zlib.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise SandboxError(f"not an assembled image: {error!r}") from None

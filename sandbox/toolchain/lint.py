@@ -23,11 +23,15 @@ from .operands import (
 )
 
 _HOST = "reads the host, and every run must be the same: use the instruction count (the timer)"
-_REFUSED: dict[str, str] = {
+OF_THE_HOST: dict[str, str] = {
     "rdtsc": f"rdtsc {_HOST}",
     "rdtscp": f"rdtscp {_HOST}",
     "rdrand": "rdrand is random, and every run must be the same: use a seed",
     "rdseed": "rdseed is random, and every run must be the same: use a seed",
+}
+"""Instructions that would make one run differ from another, and why they are refused, in machine code too."""
+_REFUSED: dict[str, str] = {
+    **OF_THE_HOST,
     "iret": "plain iret is the 16-bit form: write iretq",
     "iretd": "iretd returns to 32-bit code with a 32-bit frame: write iretq",
     "sysret": "assemblers disagree about plain sysret: write sysretq",

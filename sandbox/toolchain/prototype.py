@@ -1,4 +1,4 @@
-"""C prototypes out of the comments above functions (``# void *kmalloc(size_t size)``)."""
+"""C prototypes: out of the comments above functions (``# void *kmalloc(size_t size)``), or as a compiler read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FUNCTION_POINTER = re.compile(r".*\(\*\s*(?P<name>[A-Za-z_]\w*)\)\s*\(.*\)$")
 
 @dataclass(frozen=True)
 class Prototype:
-    """A C declaration out of a comment: ``parameters`` as they are written, ``variadic`` for ``...`` at the end.
+    """A C declaration: ``parameters`` as they are written, ``variadic`` for ``...`` at the end.
 
     ``result`` is what stands before the name: a type, or ``noreturn``.
     """
@@ -50,14 +50,30 @@ class Prototype:
 
 
 def prototypes(image: Image) -> dict[str, Prototype]:
-    """The prototype of each label of ``image`` that has one above it."""
+    """The prototype of each label of ``image`` that has one above it, or was compiled from one."""
     found = {}
     for text in image.files.values():
         for match in _PROTOTYPE.finditer(text):
             name = match["name"]
             if name in image.symbols and re.search(rf"^{re.escape(name)}:", text, re.MULTILINE):
                 found[name] = _parse(name, match[0][2:].strip(), match["parameters"], match["result"].strip())
+    for label, declared in image.declarations.items():
+        name = label.partition("@")[0]                    # of several static ones, each has its file's name behind
+        before, _, after = declared.partition(f"{name}(")
+        if after:
+            parameters = _inside(after)
+            found[label] = _parse(label, declared, parameters, before.strip() + after[len(parameters) + 1 :])
     return found
+
+
+def _inside(text: str) -> str:
+    """``text`` up to the parenthesis that closes one that was opened before it."""
+    depth = 1
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return text[:at]
+    return text
 
 
 def _parse(name: str, text: str, parameters: str, result: str) -> Prototype:

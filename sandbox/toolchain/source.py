@@ -23,6 +23,22 @@ _NUMERIC_LABEL = re.compile(r"(\d+)\s*:")
 _ESCAPES = {"n": 10, "t": 9, "r": 13, "b": 8, "f": 12, "\\": 92, '"': 34, "'": 39}
 
 
+def is_c(file: str) -> bool:
+    """Whether a source file is C, by its name."""
+    return file.rpartition(".")[2] in ("c", "h")
+
+
+def parts(file: str, text: str) -> tuple[str, str]:
+    """Code and comment of one line of a file, for readers; what stands in quotes begins no comment."""
+    begins = ("//", "/*") if is_c(file) else ("#",)
+    quoted = False
+    for at, character in enumerate(text):
+        quoted ^= character == '"' and text[at - 1 : at] != "\\"
+        if not quoted and text.startswith(begins, at):
+            return text[:at].rstrip() or text[:at], text[at:]
+    return text, ""
+
+
 @dataclass(frozen=True)
 class SourceLine:
     """A line of a file, numbered from 1, as it was written."""
@@ -33,6 +49,16 @@ class SourceLine:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.number}"
+
+    @property
+    def is_c(self) -> bool:
+        """Whether it is C, and no assembly."""
+        return is_c(self.file)
+
+    @property
+    def code(self) -> str:
+        """What a reader takes for the code of it: no comment, no blanks around it."""
+        return parts(self.file, self.text)[0].strip()
 
     def error(self, reason: str) -> AssemblyError:
         """The error that blames this line."""
