@@ -1,0 +1,1 @@
+"""Modules in C: compiled by the host's compiler, linked into the guest by us."""
