@@ -1,0 +1,2 @@
+/* memory.h: what string.h was called in System V. */
+#include <string.h>
