@@ -208,7 +208,7 @@ class _Follower:
                 last.steps.append((now, rip))
                 return
         where = self._symbols.locate(rip)
-        source = where.source.text.partition("#")[0].strip() if where.source else ""
+        source = where.source.code if where.source else ""
         frame.items.append(Visit(str(where.source or where), source, where.symbol, [(now, rip)]))
 
     def _verb(self, rip: int) -> str:

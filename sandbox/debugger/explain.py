@@ -27,6 +27,7 @@ from .accesses import MemoryAccess, accesses
 from .branches import branch, condition, following
 from .explanation import Explanation, Later, Operand
 from .faults import Fault, Walk, entered, fault_of, fetch_fault, walks
+from .locals import Locals
 from .names import Names, Subject
 from .operand_text import operand_text
 from .processor import Processor
@@ -68,6 +69,7 @@ class _Explainer:
         self._names = Names(guest)
         self._paging = guest.machine.paging
         self._cpu = Processor.of(guest.machine.cpu.view)
+        self._locals = Locals(guest, self._cpu.general, guest.memory)
         self._disassembler = Disassembler()
 
     def tell(self) -> Explanation:
@@ -164,7 +166,7 @@ class _Explainer:
         return Operand("register", name, size, value, words)
 
     def _memory(self, access: MemoryAccess, detail: Detail) -> Operand:
-        name = self._names.name(access.address)
+        name = self._locals.name(access.address) or self._names.name(access.address)
         value = self._names.word(access.address, access.size) if access.size <= 8 else None
         words = "" if value is None else self._names.value(value, access.size, name)
         return Operand("memory", operand_text(access, name, detail, self._cpu), access.size, value, words,

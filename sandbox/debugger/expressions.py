@@ -7,15 +7,16 @@
     dword ptr [rsp+8]                    four of them
     $                                    the last value
     ffff88800025e020                     an address as the panes show it, 16 digits
+    helper@more.c                        of several static names the one of that file
 
-Names are registers, labels of the kernel and the program, and the constants of their sources, in this order. A label
-wins over a constant, and ``-`` is always minus.
+Names are registers, variables of the C function that runs (their numbers and pointers), labels of the kernel and the
+program, and the constants of their sources, in this order. A label wins over a constant, and ``-`` is always minus.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from ..address import U64
@@ -40,11 +41,13 @@ def is_bare_address(text: str) -> bool:
 class Expressions:
     """Evaluates against one state of a guest: what ``registers`` and ``memory`` say when asked."""
 
-    def __init__(self, symbols: Symbols, registers: Mapping[str, int], memory: Readable) -> None:
+    def __init__(self, symbols: Symbols, registers: Mapping[str, int], memory: Readable,
+                 variables: Callable[[str], int | None] = lambda name: None) -> None:
         self.last = 0
         self._symbols = symbols
         self._registers = registers
         self._memory = memory
+        self._variables = variables
 
     def value(self, text: str) -> int:
         """The value of ``text``, an unsigned number of 64 bits.
@@ -54,6 +57,8 @@ class Expressions:
         """
         plain = _GROUPED.sub(lambda found: found[0].replace(",", "").replace("_", ""), text.strip())
         plain = _SIGIL.sub("", _LAST.sub(f"{self.last:#x}", plain))
+        for name in self._symbols.qualified:
+            plain = plain.replace(name, f"{int(self._symbols[name]):#x}")
         plain = _BARE.sub(lambda found: found[0] if self._find(found[0]) else f"0x{found[0]}", plain)
         while True:
             plain, count = _MEMORY.subn(self._read, plain)
@@ -77,6 +82,9 @@ class Expressions:
         """What a name stands for; None where nobody defines it."""
         if name in set(self._registers):
             return Linear(self._registers[name])
+        held = self._variables(name)
+        if held is not None:
+            return Linear(held)
         if name in self._symbols:
             return Linear(int(self._symbols[name]))
         return next((Linear(image.constants[name]) for image in self._symbols.images if name in image.constants), None)

@@ -182,7 +182,7 @@ def _moments(every: list[Event], by_number: Mapping[int, Event], starts: Collect
             continue
         if event.kind in _PAGES and _pages_of_callers(event, by_number):
             found.append((event.instruction if event.kind == _PAGE_ALLOC else event.entered, event))
-        elif event.kind == _REALLOC and not _moved(event):
+        elif event.kind == _REALLOC and not event.foreign and not _moved(event):
             found.append((event.instruction, event))
     return sorted(found, key=lambda moment: (moment[0], moment[1].sequence))
 

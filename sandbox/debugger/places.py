@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 from ..address import check_address
 from ..errors import UsageError
 from ..guest.symbols import Symbols
 
-_LABEL = re.compile(r"(?P<label>[A-Za-z_.][\w.]*)\s*(?:(?P<sign>[+-])\s*(?P<offset>0x[0-9a-fA-F]+|[0-9]+))?")
+_LABEL = re.compile(r"(?P<label>[A-Za-z_.][\w.]*(?:@[\w./-]+?)?)"
+                    r"\s*(?:(?P<sign>[+-])\s*(?P<offset>0x[0-9a-fA-F]+|[0-9]+))?")
 _LINE = re.compile(r"(?P<file>[^:]+):(?P<line>[0-9]+)")
 _NUMBER = re.compile(r"\*?(0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 
@@ -19,8 +20,9 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
     """The addresses of code that ``place`` means; more than one for a line that became several pieces of code.
 
     ``0xffffffff80003b4b``, ``*0xffffffff80003b4b``, ``kmalloc``, ``kmalloc+0x12``, ``slab.asm:120`` (the next line with
-    code, where that one has none). :class:`UsageError` for what is no place, :class:`SymbolNotFound` for a label that
-    nobody defines.
+    code, where that one has none); in C, ``helper@more.c`` of several functions with one name, and of a function that
+    is nowhere itself, every copy of it in others. :class:`UsageError` for what is no place, :class:`SymbolNotFound` for
+    a label that nobody defines.
     """
     if isinstance(place, int) and not isinstance(place, bool):
         return (int(place),)
@@ -32,6 +34,8 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
         return (int(number[1].replace("_", ""), 0),)
     if line:
         return _line(symbols, line["file"], int(line["line"]))
+    if label and not label["sign"] and label["label"] not in symbols and (copies := _copies(symbols, label["label"])):
+        return copies
     if label:
         offset = int(label["offset"] or "0", 0)
         return (int(symbols[label["label"]]) + (-offset if label["sign"] == "-" else offset),)
@@ -60,7 +64,30 @@ def _line(symbols: Symbols, file: str, number: int) -> tuple[int, ...]:
     if not lines:
         raise UsageError(f"{file} has no code at line {number} or behind it")
     chosen = min(line for _, line, _ in lines)
-    return tuple(sorted({start for _, line, start in lines if line == chosen}))
+    return _one_of_each_function(symbols, sorted({start for _, line, start in lines if line == chosen}))
+
+
+def _copies(symbols: Symbols, name: str) -> tuple[int, ...]:
+    """Where the copies of a function of C begin that compilers have put into others."""
+    every = (symbols.variables(image.base) for image in symbols.images)
+    return tuple(start for variables in every if variables is not None for start in variables.copies(name))
+
+
+def _one_of_each_function(symbols: Symbols, starts: Iterable[int]) -> tuple[int, ...]:
+    """Of the pieces of code that a line of C became the first in each function, and in each copy of one that a
+    compiler has put into another, as gdb has it: a loop is begun there, and not every time it goes round."""
+    found: dict[tuple[int, int | None], int] = {}
+    for start in starts:
+        variables = symbols.variables(start)
+        function = None if variables is None else variables.function(start)
+        found.setdefault((start, None) if function is None else (id(variables), function), start)
+    return tuple(found.values())
+
+
+def asked_line(place: str) -> int | None:
+    """The number of the line that a text asks for; None for any other place."""
+    line = _LINE.fullmatch(place.strip())
+    return int(line["line"]) if line else None
 
 
 def _lines_with_code(symbols: Symbols, file: str) -> Iterator[tuple[str, int, int]]:

@@ -46,6 +46,7 @@ class Record:
     kernel: Image
     program: Image | None
     allocator: Image | None
+    modules: Image | None
     options: dict[str, Any]
     journal: Journal
     failed: Entry | None
@@ -57,6 +58,7 @@ class Record:
         """The file."""
         data = {
             "kernel": self.kernel.to_json(), "program": _image(self.program), "allocator": _image(self.allocator),
+            "modules": _image(self.modules),
             "options": self.options, "journal": self.journal.to_data(),
             "failed": None if self.failed is None else entry_to_data(self.failed), "end": self.end,
             "checksum": self.checksum, "position": self.position,
@@ -98,6 +100,7 @@ class Record:
             kernel=Image.from_json(data["kernel"]),
             program=None if data["program"] is None else Image.from_json(data["program"]),
             allocator=None if data["allocator"] is None else Image.from_json(data["allocator"]),
+            modules=None if data.get("modules") is None else Image.from_json(data["modules"]),
             options=data["options"], journal=Journal.from_data(data["journal"]),
             failed=None if data["failed"] is None else entry_from_data(data["failed"]), **numbers)
 
@@ -108,6 +111,7 @@ class Recorded(Protocol):
     machine: Machine
     image: Image
     program: Image | None
+    modules: Image | None
     options: BootOptions
     shadow: Shadow | None
     foreign: ForeignAllocator | None
@@ -121,8 +125,8 @@ def record_of(kernel: Recorded, position: int) -> Record:
     options = {"boot": asdict(kernel.options), "console_limit": kernel.machine.serial.output_limit,
                "shadow": None if kernel.shadow is None else kernel.shadow.options._asdict(),
                "allocator": None if foreign is None else foreign.options.to_dict()}
-    return Record(kernel.image, kernel.program, None if foreign is None else foreign.image, options, history.journal,
-                  history.failed, history.end, checksum(kernel.machine), position)
+    return Record(kernel.image, kernel.program, None if foreign is None else foreign.image, kernel.modules, options,
+                  history.journal, history.failed, history.end, checksum(kernel.machine), position)
 
 
 def checksum(machine: Machine) -> int:

@@ -139,6 +139,18 @@ class Search:
                 end = start.instruction
         return None
 
+    def stretch(self, begin: int, end: int, addresses: Collection[int], reached: Callable[[Found], None]) -> int:
+        """Run the stretch again that goes from the snapshot before the moment ``begin`` up to ``end``; ``reached``
+        hears of each instruction at one of the addresses. Returns where it began."""
+        start = self._moments.before(begin - 1)
+        with self._hooked(addresses, (), reached):
+            self._travel.go(start, end)
+        return start.instruction
+
+    def is_first(self, instruction: int) -> bool:
+        """Whether nothing was before a moment."""
+        return instruction <= self._moments.first.instruction
+
     @contextmanager
     def _hooked(self, addresses: Collection[int], watched: Collection[Piece], hit: Callable[[Found], None]
                 ) -> Iterator[None]:

@@ -30,6 +30,7 @@ from ..trace.tracer import Tracer
 from .diff import Diff, compare
 from .explain import Explanation, explain
 from .journey import MEMORY_BUDGET, G, Journey
+from .line_stepping import LineStepping
 from .lives import MOST, Lives, history
 from .moment import Access, Moment, moment
 from .places import address_of, addresses
@@ -65,6 +66,7 @@ class Timeline(Journey[G]):
             machine.virtual, kernel.symbols, lambda: registers["gs_base"]))
         self._stepping = Stepping(self._travel, self._search, kernel.symbols, machine.virtual, kernel.registers,
                                   self._move)
+        self._lines = LineStepping(self._travel, self._search, kernel.symbols, machine.virtual, kernel.registers)
 
     def __enter__(self) -> Timeline[G]:
         return self
@@ -94,6 +96,24 @@ class Timeline(Journey[G]):
     def reverse_finish(self) -> Moment:
         """The call that entered this function, about to run. ``UsageError`` where there is none."""
         return self._stepped(-1, self._stepping.reverse_finish)
+
+    def step_line(self) -> Moment:
+        """Where the next source line begins, in this function or in one that it calls or returns to; see
+        :mod:`~sandbox.debugger.line_stepping`. The C library and, outside of it, the kernel are passed over."""
+        return self._stepped(1, lambda: self._lines.forwards(over=False))
+
+    def next_line(self) -> Moment:
+        """The same, with calls passed over: the next line of this function, or of a caller."""
+        return self._stepped(1, lambda: self._lines.forwards(over=True))
+
+    def reverse_step_line(self) -> Moment:
+        """Where the last source line before now began, also one of a function that was called.
+        ``UsageError`` where no line ran before."""
+        return self._stepped(-1, lambda: self._lines.backwards(over=False))
+
+    def reverse_next_line(self) -> Moment:
+        """The same, with calls passed over: of this function; from its first line, of its caller."""
+        return self._stepped(-1, lambda: self._lines.backwards(over=True))
 
     def _stepped(self, direction: int, find: Callable[[], int]) -> Moment:
         """Go to the moment that ``find`` finds, or stay where it finds none."""

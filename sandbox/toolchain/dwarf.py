@@ -1,13 +1,16 @@
 """The debug sections of an executable: lines, functions, variables, types and frames, as DWARF 4 has them.
 
-One compile unit for each image. Every label in the code is a function, up to the next label, as everywhere here.
+One compile unit for each image of assembly, in which every label in the code is a function, up to the next label, as
+everywhere here. What compilers wrote of theirs is put behind it. The frames of all code are written here.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from posixpath import dirname, join
 
+from .debug_sections import append, renamed
 from .dwarf_encoding import LANGUAGE_ASSEMBLER, At, Form, Tag, text, unit
 from .dwarf_entries import Entry, address, named, offset, sections
 from .dwarf_frame import Ruled, debug_frame
@@ -19,29 +22,52 @@ from .unwind import Unwind
 
 PRODUCER = "slab-sandbox"
 _ARANGES_VERSION = 2
+_LEFT_OUT = frozenset({".debug_macro", ".debug_macinfo", ".debug_frame"})
+"""Of what compilers wrote: macros, which come in many sections of one name, and frames, which are written here."""
 
 
 def debug_sections(images: Sequence[Image], unwind: Unwind, directory: str, paths: Mapping[str, str],
                    ) -> dict[str, bytes]:
     """The sections by name. ``directory`` is where the sources are, ``paths`` maps their names to paths in it."""
-    units, lines, code = [], bytearray(), []
+    units, lines = [], bytearray()
     types = Types()
     functions = Functions(types)
-    for image in images:
+    assembled = [image for image in images if not image.debug]
+    for image in assembled:
         files = FileTable(image, paths)
         units.append(_unit(image, files, directory, len(lines)))
         units[-1].children += functions.of(image, files, unwind)
         lines += line_program(image, files)
-        code += [Ruled(*item) for item in unwind.rules(image)]
-    variables = [variable for image in images for variable in _variables(image, types)]
+    variables = [variable for image in assembled for variable in _variables(image, types)]
     units[0].children += [*types.entries, *variables]     # behind all that may have asked for a type
     info, abbreviations, starts = sections(units)
     labels = {at for image in images for at in image.symbols.values()}
-    return {
-        ".debug_line": bytes(lines), ".debug_info": info, ".debug_abbrev": abbreviations,
-        ".debug_aranges": b"".join(_ranges(image, start) for image, start in zip(images, starts, strict=True)),
-        ".debug_frame": debug_frame(code, labels), ".debug_loc": bytes(functions.locations),
+    code = [Ruled(*item) for image in images for item in unwind.rules(image)]
+    found = {
+        ".debug_line": lines, ".debug_info": bytearray(info), ".debug_abbrev": bytearray(abbreviations),
+        ".debug_aranges": bytearray().join(_ranges(*pair) for pair in zip(assembled, starts, strict=True)),
+        ".debug_frame": bytearray(debug_frame(code, labels)), ".debug_loc": functions.locations,
     }
+    for image in images:
+        compiled = {name: data for name, data in image.debug.items() if name not in _LEFT_OUT}
+        append(found, renamed(compiled, image.debug_offsets, _renaming(image, directory, paths)), image.debug_offsets)
+    return {name: bytes(data) for name, data in found.items()}
+
+
+def _renaming(image: Image, directory: str, paths: Mapping[str, str]) -> Callable[[str, str], str | None]:
+    """Where a debugger finds what a compiler called so: its files, their directories, and the one that it ran in, which
+    is no more, and from which a line table counts."""
+    places: dict[str, str] = {}
+    for name in image.files:
+        if name != paths[name]:
+            places |= {name: join(directory, paths[name]), dirname(name): join(directory, dirname(paths[name]))}
+
+    def rename(section: str, name: str) -> str | None:
+        if name == ".":
+            return "" if section == ".debug_line" else directory
+        return places.get(name) if name else None
+
+    return rename
 
 
 def _unit(image: Image, files: FileTable, directory: str, lines: int) -> Entry:

@@ -4,7 +4,7 @@ Layout and numbers are those of the System V ABI (gabi 4.1) and its supplement f
 
     header, program headers
     .text .rodata .data          the kernel's bytes, each at a multiple of a page
-    .text.program ...            the program's
+    .text.program ...            the program's, and those of other images
     .debug_*                     as dwarf.py wrote them
     .symtab .strtab .shstrtab
     section headers
@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..abi import ALLOCATOR_BASE, MODULES_BASE, PROGRAM_BASE
 from ..address import PAGE_SIZE, align_up
 from .image import Image, Section
 
@@ -30,7 +31,8 @@ _LOAD = 1
 _PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
 _WRITE, _ALLOCATE, _EXECUTE = 1, 2, 4                    # sh_flags
 _RIGHTS = {"r": 4, "w": 2, "x": 1}                       # p_flags
-_GLOBAL = 1 << 4                                         # st_info: the binding, and below it the type
+_SUFFIXES = {PROGRAM_BASE: ".program", MODULES_BASE: ".modules", ALLOCATOR_BASE: ".allocator"}
+_LOCAL, _GLOBAL = 0, 1 << 4                              # st_info: the binding, and below it the type
 _OBJECT, _FUNCTION = 1, 2
 
 
@@ -73,8 +75,9 @@ def elf_file(images: Sequence[Image], debug: Mapping[str, bytes]) -> bytes:
     loaded = parts[1:]
     parts += [_Part(name, _PROGBITS, data) for name, data in debug.items()]
     strings = Names()
-    symbols = b"".join(_symbols(images, loaded, strings))
-    parts.append(_Part(".symtab", _SYMTAB, symbols, link=len(parts) + 1, info=1, alignment=8, entry_size=_SYMBOL.size))
+    local, others = (list(_symbols(images, loaded, strings, binding)) for binding in (_LOCAL, _GLOBAL))
+    parts.append(_Part(".symtab", _SYMTAB, b"".join([bytes(_SYMBOL.size), *local, *others]), link=len(parts) + 1,
+                       info=1 + len(local), alignment=8, entry_size=_SYMBOL.size))
     parts.append(_Part(".strtab", _STRTAB, bytes(strings.data)))
     names = Names()
     for part in parts:
@@ -101,27 +104,28 @@ def elf_file(images: Sequence[Image], debug: Mapping[str, bytes]) -> bytes:
 
 
 def _loaded(image: Image, number: int) -> Iterator[_Part]:
-    suffix = ".program" if number else ""
+    suffix = _SUFFIXES.get(image.base, f".{number}") if number else ""
     for section in image.sections:
         flags = _ALLOCATE | _WRITE * ("w" in section.rights) | _EXECUTE * ("x" in section.rights)
         yield _Part(f".{section.name}{suffix}", _PROGBITS, section.data, section.address, flags, alignment=PAGE_SIZE,
                     rights=section.rights)
 
 
-def _symbols(images: Sequence[Image], loaded: Sequence[_Part], strings: Names) -> Iterator[bytes]:
-    """Every label, up to the next one: functions in the text, objects elsewhere."""
-    yield bytes(_SYMBOL.size)
+def _symbols(images: Sequence[Image], loaded: Sequence[_Part], strings: Names, binding: int) -> Iterator[bytes]:
+    """Every label of a binding, up to the next one: functions in the text, objects elsewhere. Local ones are called
+    what their sources call them, without the file that the image has behind some names."""
     numbers = {part.address: number for number, part in enumerate(loaded, 1)}
     for image in images:
         starts = sorted({*image.symbols.values(), image.text_end, *(section.end for section in image.sections)})
         for name, address in sorted(image.symbols.items(), key=lambda item: item[1]):
             section = _section_of(image, address)
-            if section is None:
+            if section is None or (name in image.local) != (binding == _LOCAL):
                 continue
             kind = _FUNCTION if "x" in section.rights else _OBJECT
             after = bisect_right(starts, address)
             size = starts[after] - address if after < len(starts) and address < section.end else 0
-            yield _SYMBOL.pack(strings.add(name), _GLOBAL | kind, 0, numbers[section.address], address, size)
+            shown = name.partition("@")[0] if name in image.local else name
+            yield _SYMBOL.pack(strings.add(shown), binding | kind, 0, numbers[section.address], address, size)
 
 
 def _section_of(image: Image, address: int) -> Section | None:

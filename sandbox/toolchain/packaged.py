@@ -1,4 +1,4 @@
-"""What travels with the package: the kernel's sources, the examples, and both of them assembled.
+"""What travels with the package: the kernel's sources, the examples, and both of them assembled, but for those in C.
 
 In a checkout the sources lie beside ``sandbox/``, in an installed wheel in ``sandbox/_data``. ``sandbox/prebuilt``
 holds their images, so that booting needs no assembler; an image counts only while its sources are unchanged, and
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..abi import ALLOCATOR_BASE, KERNEL_BASE, PROGRAM_BASE
+from ..abi import ALLOCATOR_BASE, KERNEL_BASE, MODULES_BASE, PROGRAM_BASE
 from ..errors import EngineError, ProgramError
 from .assembler import assemble, build
 from .cache import Entry, prebuilt_store
@@ -64,38 +65,55 @@ def kernel_image() -> Image:
     return assemble(kernel_sources(), int(KERNEL_BASE))
 
 
-def program_image(source: Source, kernel: Image, allocator: Image | None = None) -> Image:
-    """A program, assembled against ``kernel``, and against an allocator that it may call, in a child process; its text
-    is not trusted."""
-    symbols, origins = dict(kernel.symbols), dict(kernel.origins)
-    if allocator is not None:
-        symbols |= {name: address for name, address in allocator.symbols.items() if name != "main"}
-        origins |= allocator.origins
-    return assemble([source], int(PROGRAM_BASE), symbols, prelude=prelude(), origins=origins, isolated=True)
+def program_image(source: Source, kernel: Image, *others: Image) -> Image:
+    """A program, assembled against ``kernel`` and what else it may use in a child process; its text is not trusted."""
+    return _image([source], int(PROGRAM_BASE), kernel, *others)
+
+
+def modules_image(sources: Sequence[Source], kernel: Image, *others: Image) -> Image:
+    """Modules in assembly beside a program in C."""
+    return _image(sources, int(MODULES_BASE), kernel, *others)
 
 
 def allocator_image(source: Source, kernel: Image) -> Image:
     """An allocator of somebody else, assembled as a program is; the two have their own ``.L`` labels and constants."""
-    return assemble([source], int(ALLOCATOR_BASE), kernel.symbols, prelude=prelude(), origins=kernel.origins,
-                    isolated=True)
+    return _image([source], int(ALLOCATOR_BASE), kernel)
+
+
+def _image(sources: Sequence[Source], base: int, kernel: Image, *others: Image) -> Image:
+    symbols, origins = dict(kernel.symbols), dict(kernel.origins)
+    for other in others:
+        symbols |= {name: address for name, address in other.exports.items() if name != "main"}
+        origins |= other.origins
+    return assemble(sources, base, symbols, prelude=prelude(), origins=origins, isolated=True)
 
 
 def examples() -> list[Path]:
-    """The example programs for the guest, in the order of the course."""
-    return sorted(examples_directory().glob("[0-9][0-9]_*.asm"))
+    """The example programs for the guest, in the order of the course. Those in C have no image here: each is compiled
+    when it is booted, by a compiler that may make other bytes of it than the next one."""
+    return sorted(path for path in examples_directory().glob("[0-9][0-9]_*") if path.suffix in (".asm", ".c"))
+
+
+def assembled_examples() -> list[Path]:
+    """Those that need no compiler."""
+    return [path for path in examples() if path.suffix == ".asm"]
 
 
 def example(name: str) -> Path:
-    """The example called ``name``: its number (``1``, ``01``), its name with or without the number, or its file.
+    """The example called ``name``: its number (``1``, ``01``), its name with or without the number, or its file. One
+    that a script of the course tells about has no number: ``orders.c``.
 
     :class:`ProgramError` when there is none, with the nearest one.
     """
-    wanted = name.removesuffix(".asm")
+    wanted = name.removesuffix(".asm").removesuffix(".c")
     found = {path.stem: path for path in examples()}
     for stem, path in found.items():
         number, _, title = stem.partition("_")
         if wanted in (stem, title) or (wanted.isdecimal() and wanted.isascii() and int(wanted) == int(number)):
             return path
+    told = next((path for path in examples_directory().glob("[a-z]*.c") if wanted == path.stem), None)
+    if told is not None:
+        return told
     titles = [stem.partition("_")[2] for stem in found]
     close = difflib.get_close_matches(wanted, [*found, *titles], 1)
     raise ProgramError(name, "no such file or example" + (f"; did you mean {close[0]}?" if close else ""))
@@ -126,7 +144,7 @@ def _built() -> dict[str, Entry]:
     """All that is packaged, assembled now: ``kernel``, and by their stems the examples and the benchmark's programs."""
     kernel = build(kernel_sources(), int(KERNEL_BASE), {}, (), {})
     entries = {"kernel": kernel}
-    for path in (*examples(), *sorted(benchmarks_directory().glob("*.asm"))):
+    for path in (*assembled_examples(), *sorted(benchmarks_directory().glob("*.asm"))):
         source = Source.read(path, f"{path.parent.name}/{path.name}")
         entries[path.stem] = build([source], int(PROGRAM_BASE), kernel.image.symbols, prelude(), kernel.image.origins)
     return entries

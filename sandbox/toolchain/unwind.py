@@ -1,8 +1,9 @@
 """Where each instruction's caller is to be found: the rules by which a stack is unwound, worked out from the code.
 
-A compiler writes these rules down beside its code (DWARF 4, section 6.4). Nobody does for assembly, so each function is
-followed from its entry with what is certain: which registers and which words of the stack hold a known distance from
-the CFA, or a register as the caller had it. Where two ways to an instruction disagree, nothing is certain any more.
+A compiler writes these rules down beside its code (DWARF 4, section 6.4), and is believed. Nobody does for assembly, so
+each function is followed from its entry with what is certain: which registers and which words of the stack hold a known
+distance from the CFA, or a register as the caller had it. Where two ways to an instruction disagree, nothing is certain
+any more.
 
 The CFA, the canonical frame address, is RSP as it was before the call pushed the return address::
 
@@ -21,8 +22,8 @@ from functools import lru_cache
 from ..x86 import GENERAL_REGISTERS
 from .disassembler import Detail, Disassembler, Outline
 from .flow import Entry, Flow
-from .image import Image
-from .stack_effects import State, Value, after, entry_state
+from .image import FrameRow, Image
+from .stack_effects import SCRATCH, State, Value, after, entry_state
 
 _FRAME_REGISTERS = ("rsp", "rbp", *(name for name in GENERAL_REGISTERS if name not in ("rsp", "rbp")))
 
@@ -74,6 +75,9 @@ class Unwind:
         For a caller's frame, ask about its return address - 1, which lies in the call.
         """
         for code in self._codes:
+            row = code.row(address)
+            if row is not None:
+                return row
             start = code.start_of(address)
             if start is not None:
                 return code.rule(start)
@@ -84,7 +88,7 @@ class Unwind:
         for code in self._codes:
             if code.flow.image.base == image.base:
                 for step in code.flow.steps.values():
-                    yield step.address, step.size, code.rule(step.address)
+                    yield step.address, step.size, code.row(step.address) or code.rule(step.address)
 
     def states_of(self, image: Image, start: int, end: int) -> Iterator[tuple[int, int, State | None]]:
         """Address, size and what is certain of the instructions from ``start`` up to ``end``, had they been entered by
@@ -101,11 +105,18 @@ class _Code:
         self.flow: Flow = Flow(image, tuple(other.flow for other in others))
         self._others = others
         self._addresses = list(self.flow.steps)
+        self._rows = image.frames
+        self._row_starts = [row.start for row in image.frames]
         self._disassembler = Disassembler()
         self._effects: dict[int, Detail] = {}
         self._states: dict[int, State | None] = {}
         self._rules: dict[int, Rule | None] = {}
         self._popped: dict[int, int | None] = {}
+
+    def row(self, address: int) -> Rule | None:
+        """What the compiler says of the code at ``address``."""
+        at = bisect_right(self._row_starts, address) - 1
+        return _compiled(self._rows[at]) if at >= 0 and address < self._rows[at].end else None
 
     def start_of(self, address: int) -> int | None:
         """Where the instruction whose bytes hold ``address`` begins."""
@@ -228,6 +239,12 @@ def _calls(effect: Detail) -> bool:
 
 def _takes_off(step: Outline) -> bool:
     return step.mnemonic.endswith("ret") and bool(step.operands)
+
+
+def _compiled(row: FrameRow) -> Rule:
+    """The rule that a compiler's row amounts to: of registers that a call preserves it says where they are, if it has
+    changed them, and of all others nothing."""
+    return Rule(row.cfa_register, row.cfa_offset, row.saved, lost=frozenset(SCRATCH) - row.saved.keys())
 
 
 def _rule(state: State) -> Rule | None:

@@ -158,24 +158,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     end(running)
 
 
+def asked(served: Served, directory: Path, beginning: str, commands: tuple[str, ...]) -> list[str]:
+    """What gdb prints for each of the commands, behind those of ``beginning``."""
+    script = directory / "script.gdb"
+    marked = "".join(f"echo \\n<<<>>>\\n\n{command}\n" for command in commands)
+    script.write_text(beginning + marked)
+    done = subprocess.run(
+        ["gdb", "-q", "-batch", "-nx", "-ex", "set pagination off", "-ex", "set confirm off",
+         "-ex", "set width 0", "-x", str(served.script), "-x", str(script)],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
+    output = done.stdout.removesuffix("[Inferior 1 (Remote target) detached]\n")
+    answers = [answer.strip() for answer in output.split("<<<>>>")[1:]]
+    assert len(answers) == len(commands), done.stdout
+    return answers
+
+
 @pytest.fixture
 def gdb(served: Served, tmp_path: Path) -> Callable[..., list[str]]:
     """Runs gdb on a script, from the beginning of main; gives the lines that each command printed."""
-
-    def run(*commands: str) -> list[str]:
-        script = tmp_path / "script.gdb"
-        marked = "".join(f"echo \\n<<<>>>\\n\n{command}\n" for command in commands)
-        script.write_text("goto 0\nbreak main\ncontinue\ndelete\n" + marked)
-        done = subprocess.run(
-            ["gdb", "-q", "-batch", "-nx", "-ex", "set pagination off", "-ex", "set confirm off",
-             "-ex", "set width 0", "-x", str(served.script), "-x", str(script)],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
-        output = done.stdout.removesuffix("[Inferior 1 (Remote target) detached]\n")
-        answers = [answer.strip() for answer in output.split("<<<>>>")[1:]]
-        assert len(answers) == len(commands), done.stdout
-        return answers
-
-    return run
+    return lambda *commands: asked(served, tmp_path, "goto 0\nbreak main\ncontinue\ndelete\n", commands)
 
 
 def main_of(timeline: Timeline[Kernel]) -> int:

@@ -229,7 +229,7 @@ def test_the_kernel_means_the_same_to_gnu_as_and_ld_alone(tmp_path: Path) -> Non
         pytest.skip("the kernel has no list of sources")
     image = packaged.kernel_image()
     assert_native(sources, image, {}, tmp_path)
-    for path in packaged.examples():
+    for path in packaged.assembled_examples():
         source = Source.read(path)
         program = packaged.program_image(source, image)
         assert_native([*packaged.prelude(), source], program, image.symbols, tmp_path)

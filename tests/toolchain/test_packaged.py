@@ -27,6 +27,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (examples / "02_second_one.asm").write_text('.include "part.inc"\n')
     (examples / "part.inc").write_text("main: jmp kmalloc\n")
     (examples / "03_host.py").write_text("pass\n")
+    (examples / "04_in_c.c").write_text("int main(void) { return 0; }\n")
+    (examples / "told.c").write_text("int main(void) { return 1; }\n")
     monkeypatch.setattr(packaged, "_data", lambda name: tmp_path / name)
     monkeypatch.setattr(packaged, "benchmarks_directory", lambda: tmp_path / "bench_asm")
     for module in (packaged, cache):
@@ -45,9 +47,15 @@ def test_the_kernel_is_its_listed_files_in_order(house: Path) -> None:
 @pytest.mark.parametrize(("name", "file"), [
     ("01", "01_first.asm"), ("1", "01_first.asm"), ("first", "01_first.asm"), ("01_first", "01_first.asm"),
     ("01_first.asm", "01_first.asm"), ("2", "02_second_one.asm"), ("second_one", "02_second_one.asm"),
+    ("4", "04_in_c.c"), ("in_c", "04_in_c.c"), ("04_in_c.c", "04_in_c.c"), ("told", "told.c"), ("told.c", "told.c"),
 ])
 def test_an_example_is_found_by_number_or_name(house: Path, name: str, file: str) -> None:
     assert packaged.example(name) == house / "examples" / file
+
+
+def test_an_example_in_c_is_no_packaged_image_and_one_without_a_number_no_lesson(house: Path) -> None:
+    assert [path.name for path in packaged.examples()] == ["01_first.asm", "02_second_one.asm", "04_in_c.c"]
+    assert [path.name for path in packaged.assembled_examples()] == ["01_first.asm", "02_second_one.asm"]
 
 
 def test_an_unknown_example_is_an_error_with_the_nearest_name(house: Path) -> None:
@@ -61,7 +69,7 @@ def test_an_unknown_example_is_an_error_with_the_nearest_name(house: Path) -> No
 def test_booting_needs_no_assembler_when_the_packaged_images_are_current(house: Path,
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = packaged.kernel_image()
-    programs = [packaged.program_image(Source.read(path), kernel) for path in packaged.examples()]
+    programs = [packaged.program_image(Source.read(path), kernel) for path in packaged.assembled_examples()]
     assert packaged.stale() == ["kernel", "01_first", "02_second_one"]
     packaged.rebuild()
     assert packaged.stale() == []
@@ -72,7 +80,7 @@ def test_booting_needs_no_assembler_when_the_packaged_images_are_current(house: 
     for name in ("build", "_in_child"):
         monkeypatch.setattr(assembler, name, no_assembler)
     assert packaged.kernel_image() == kernel
-    assert [packaged.program_image(Source.read(path), kernel) for path in packaged.examples()] == programs
+    assert [packaged.program_image(Source.read(path), kernel) for path in packaged.assembled_examples()] == programs
     (house / "examples" / "part.inc").write_text("main: ret\n")
     with pytest.raises(EngineError):
         packaged.program_image(Source.read(house / "examples" / "02_second_one.asm"), kernel)

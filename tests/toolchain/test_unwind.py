@@ -311,7 +311,7 @@ def test_code_that_nobody_called_says_so(kernel: Image, unwind: Unwind) -> None:
         assert unwind.rule(kernel.symbols[name]) == OUTERMOST and OUTERMOST.outermost
 
 
-@pytest.mark.parametrize("example", [path.stem for path in packaged.examples()])
+@pytest.mark.parametrize("example", [path.stem for path in packaged.assembled_examples()])
 def test_every_instruction_of_an_example_has_a_rule(kernel: Image, example: str) -> None:
     path = packaged.example(example)
     image = packaged.program_image(packaged.Source.read(path, f"examples/{path.name}"), kernel)
