@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 from .abi import EMPTY_SLAB_LIMIT
-from .errors import GuestError, ProgramError, UsageError
-from .guest.allocator import Allocator, AllocatorOptions, ForeignAllocator, allocator_options, require_functions
+from .errors import GuestError, UsageError
+from .guest.allocator import Allocator, AllocatorOptions, ForeignAllocator, allocator_options
 from .guest.boot import load
 from .guest.guest import Guest, Snapshot
+from .guest.images import Files, make_images
 from .guest.options import BootOptions
 from .guest.symbols import Symbols
 from .heap.leaks import Allocation, Running
@@ -20,8 +21,10 @@ from .heap.views import Heap
 from .heap.whatis import AddressBook, WhatIs
 from .machine.machine import CONSOLE_BYTES, Machine
 from .toolchain import packaged
+from .toolchain.c.options import c_options
 from .toolchain.image import Image
-from .toolchain.source import Source
+from .trace.callers import caller_of
+from .trace.foreign_functions import traced_functions
 from .trace.functions import Kind, Traced
 from .trace.ledger import changes
 from .trace.shadow import Shadow
@@ -41,8 +44,9 @@ class Kernel(Guest):
     """
 
     def __init__(self, machine: Machine, image: Image, program: Image | None, options: BootOptions,
-                 shadow: ShadowOptions | None = None, allocator: ForeignAllocator | None = None) -> None:
-        super().__init__(machine, image, program, None if allocator is None else allocator.image)
+                 shadow: ShadowOptions | None = None, allocator: ForeignAllocator | None = None,
+                 modules: Image | None = None) -> None:
+        super().__init__(machine, image, program, None if allocator is None else allocator.image, modules)
         self.options = options
         self.foreign = allocator
         self._traces: list[weakref.ref[LiveTrace]] = []
@@ -97,7 +101,7 @@ class Kernel(Guest):
                 trace.give_up_open_frames()
 
     def __repr__(self) -> str:
-        main = self.line(self.symbols["main"]) if self.program else None
+        main = self.line(self.symbols["main"]) if "main" in self.symbols else None
         name = main.file if main else "no program"
         return f"<Kernel with {name}, {len(self.physical) >> 20} MiB, at instruction {self.instructions:,}>"
 
@@ -113,17 +117,13 @@ def _allocations(traces: list[weakref.ref[LiveTrace]]) -> dict[int, Allocation]:
             before = found.get(event.address)
             if event.kind != Kind.FREE.value and not event.failed and \
                     (before is None or instruction >= (before.instruction or 0)):
-                found[event.address] = Allocation(instruction, event.call_site, event.stack, event.bytes_req)
+                found[event.address] = Allocation(instruction, caller_of(event).site, event.stack, event.bytes_req)
     return found
 
 
 def _traced(allocator: ForeignAllocator | None) -> tuple[Traced, ...]:
     """The functions of an allocator that are traced."""
-    if allocator is None:
-        return ()
-    options = allocator.options
-    return (Traced(options.allocate, Kind.ALLOC, size=0, foreign=True),
-            Traced(options.deallocate, Kind.FREE, object=0, returns=False, foreign=True))
+    return () if allocator is None else traced_functions(allocator)
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,13 @@ def boot(
     seed: int = 0,
     shadow: bool | str = False,
     quarantine: int = 0,
-    allocator: Mapping[str, str | int] | str | Path | None = None,
+    allocator: Mapping[str, str | int] | Files | None = None,
     symbols: Mapping[str, str | None] | None = None,
     refused: int | None = None,
     arena: int | str = AllocatorOptions.arena,
+    modules: Files = (),
+    cc: str | None = None,
+    cflags: str | Sequence[str] = "",
     slab_debug: str = "",
     freelist_hardened: bool = False,
     freelist_random: bool | int = False,
@@ -155,8 +158,11 @@ def boot(
 ) -> Kernel:
     """Boot the kernel on a fresh machine, up to where it would call ``main``.
 
-    ``program`` is a path, the number or name of a packaged example (``"01"``), or source text (a str with a line
-    break in it); it defines ``main``, which :meth:`Kernel.run` calls. ``ram`` is a number of bytes or a text like
+    ``program`` is a path, the number or name of a packaged example (``"01"``), or source text of assembly (a str with a
+    line break in it); it defines ``main``, which :meth:`Kernel.run` calls. A path that ends in ``.c`` is compiled, and
+    one that ends in ``.o`` taken as it is. ``modules`` are paths of more such files, which the program uses, or which
+    Python calls; ``cc`` is the C compiler (otherwise $CC, gcc, clang or zig, whichever is here), and ``cflags`` are put
+    behind ours (:mod:`sandbox.toolchain.c.flags`). ``ram`` is a number of bytes or a text like
     ``"64M"``. The other options are those of :class:`~sandbox.guest.options.BootOptions`: per-CPU magazines, timer
     ticks a second (0 for none), empty slabs that each cache keeps, a seed for everything random, and Linux's
     ``slab_debug``, ``freelist_hardened`` and ``freelist_random``. Of the serial text the newest ``console_limit``
@@ -166,32 +172,31 @@ def boot(
     :class:`~sandbox.errors.ShadowError`; ``shadow="collect"`` keeps them all in ``kernel.shadow.errors`` and goes on.
     ``quarantine`` is how many freed objects wait before their memory is used again.
 
-    ``allocator`` is an allocator of somebody else, given as a program is: ``kernel.allocator`` calls it, a program may
-    call its labels, and it is traced and shadowed as the kernel's own (:mod:`sandbox.guest.allocator` has the
-    interface). ``init`` is called with an arena of ``arena`` bytes. ``symbols`` are the names of its functions where
-    they are not ``init``, ``allocate``, ``deallocate``, ``stats``; ``refused`` is what its ``deallocate`` returns for
-    a pointer that it does not take. A mapping as ``allocator`` names the functions of one that the program itself
-    brings, for the shadow alone (:mod:`sandbox.trace.shadow_foreign`).
+    ``allocator`` is an allocator of somebody else, given as a program is, or as several C files: ``kernel.allocator``
+    calls it, a program may call its functions, and it is traced and shadowed as the kernel's own
+    (:mod:`sandbox.guest.allocator` has the interface). ``init`` is called with an arena of ``arena`` bytes. ``symbols``
+    are the names of its functions where they are not ``init``, ``allocate``, ``deallocate``, ``stats``; ``refused`` is
+    what its ``deallocate`` returns for a pointer that it does not take. A mapping as ``allocator`` names the functions
+    of one that the program itself brings, for the shadow alone (:mod:`sandbox.trace.shadow_foreign`).
 
     Raises ``UsageError`` for an option that cannot be, ``ProgramError`` for a file that is missing, is not text or
-    has no ``main``, ``AssemblyError`` with file and line for text that does not assemble, and a ``GuestError``, with
-    the serial text as its ``console``, when the kernel does not come up.
+    has no ``main``, ``AssemblyError`` with file and line for text that does not assemble, ``CompileError``,
+    ``LinkError`` and ``CompilerMissing`` for C, and a ``GuestError``, with the serial text as its ``console``, when the
+    kernel does not come up.
     """
-    foreign = None
+    foreign, files = None, None
     if allocator is None or isinstance(allocator, Mapping):
         if symbols is not None or refused is not None or arena != AllocatorOptions.arena:
             raise UsageError("symbols, refused and arena are an allocator's: give its file as allocator=")
     else:
-        foreign = allocator_options(symbols, refused, arena)
-    roles = allocator if isinstance(allocator, Mapping) else foreign.shadowed() if foreign and shadow else None
-    shadowed = shadow_options(shadow, quarantine, roles)
+        foreign, files = allocator_options(symbols, refused, arena), allocator
     chosen = BootOptions(ram, magazines, hz, empty_slab_limit, seed, slab_debug, freelist_hardened, freelist_random)
-    image = packaged.kernel_image()
-    linked = None if foreign is None or isinstance(allocator, Mapping) or allocator is None else assemble_allocator(
-        allocator, image, foreign)
-    assembled = None if program is None else assemble_program(
-        program, image, None if linked is None else linked.image)
-    kernel = boot_images(image, assembled, chosen, shadowed, console_limit, linked)
+    shadow_options(shadow, quarantine, allocator if isinstance(allocator, Mapping) else None)        # before any work
+    images = make_images(packaged.kernel_image(), program, modules, files, foreign, c_options(cc, cflags))
+    linked = images.allocator
+    roles = allocator if isinstance(allocator, Mapping) else linked.shadowed() if linked and shadow else None
+    kernel = boot_images(images.kernel, images.program, chosen, shadow_options(shadow, quarantine, roles),
+                         console_limit, linked, images.modules)
     if linked is not None:
         try:
             kernel.allocator.init()
@@ -202,12 +207,13 @@ def boot(
 
 
 def boot_images(image: Image, program: Image | None, options: BootOptions, shadow: ShadowOptions | None = None,
-                console_limit: int = CONSOLE_BYTES, allocator: ForeignAllocator | None = None) -> Kernel:
+                console_limit: int = CONSOLE_BYTES, allocator: ForeignAllocator | None = None,
+                modules: Image | None = None) -> Kernel:
     """Boot a kernel that is assembled already; see :func:`boot`. An allocator's ``init`` is not called."""
     machine = Machine(options.ram_size, console_limit=console_limit)
     try:
-        power_on(machine, image, program, options, allocator)
-        return Kernel(machine, image, program, options, shadow, allocator)
+        power_on(machine, image, program, options, allocator, modules)
+        return Kernel(machine, image, program, options, shadow, allocator, modules)
     except BaseException as error:
         console = machine.serial.text
         machine.close()
@@ -217,42 +223,8 @@ def boot_images(image: Image, program: Image | None, options: BootOptions, shado
 
 
 def power_on(machine: Machine, image: Image, program: Image | None, options: BootOptions,
-             allocator: ForeignAllocator | None = None) -> None:
+             allocator: ForeignAllocator | None = None, modules: Image | None = None) -> None:
     """Do what firmware and a boot loader do: everything is in place, and the kernel's first instruction is next."""
-    start = load(machine.memory, image, program, options, *(
-        () if allocator is None else (allocator.image, allocator.options.arena)))
+    foreign, arena = (None, 0) if allocator is None else (allocator.image, allocator.options.arena)
+    start = load(machine.memory, image, program, options, foreign, arena, modules)
     machine.start_long_mode(cr3=start.cr3, rip=start.rip, rsp=start.rsp, rdi=start.rdi)
-
-
-def assemble_program(program: str | Path, kernel: Image, allocator: Image | None = None) -> Image:
-    """The image of a program, given as :func:`boot` takes it; ``ProgramError`` when it has no ``main``."""
-    source = _source(program)
-    image = packaged.program_image(source, kernel, allocator)
-    if "main" not in image.symbols:
-        raise ProgramError(source.name, "it does not define main")
-    return image
-
-
-def assemble_allocator(allocator: str | Path, kernel: Image, options: AllocatorOptions) -> ForeignAllocator:
-    """An allocator, given as :func:`boot` takes it; ``ProgramError`` names the functions that it has not."""
-    source = _source(allocator, "allocator")
-    image = packaged.allocator_image(source, kernel)
-    require_functions(image, options, source.name)
-    return ForeignAllocator(image, options)
-
-
-def _source(program: str | Path, what: str = "program") -> Source:
-    """The text of a program or of an allocator, from wherever it is."""
-    if not isinstance(program, (str, Path)):
-        article = "an" if what[0] == "a" else "a"
-        raise UsageError(f"{article} {what} is a path, an example's number or source text, not {program!r}")
-    if isinstance(program, str) and "\n" in program:
-        return Source(f"{what}.asm", program, Path.cwd())
-    try:
-        exists = Path(program).exists()
-    except (OSError, ValueError):                # a name that no file can have
-        exists = False
-    if not exists and isinstance(program, str) and "/" not in program:
-        path = packaged.example(program)
-        return Source.read(path, f"{path.parent.name}/{path.name}")
-    return Source.read(program)

@@ -120,7 +120,8 @@ def _boot_as(record: Record) -> Kernel:
     if record.allocator is not None:
         foreign = ForeignAllocator(record.allocator, AllocatorOptions(**record.options["allocator"]))
     return boot_images(record.kernel, record.program, BootOptions(**record.options["boot"]),
-                       None if shadow is None else ShadowOptions(**shadow), record.options["console_limit"], foreign)
+                       None if shadow is None else ShadowOptions(**shadow), record.options["console_limit"], foreign,
+                       record.modules)
 
 
 def _do_again(kernel: Kernel, record: Record) -> RunResult | None:
@@ -175,7 +176,7 @@ def _timeline(kernel: Kernel, memory: int, accesses: bool) -> Timeline[Kernel]:
     if kernel.shadow is not None:
         return Timeline(kernel, kernel.tracer, ready, budget=memory, accesses=accesses)
     with Machine(len(kernel.machine.memory)) as machine:
-        power_on(machine, kernel.image, kernel.program, kernel.options, kernel.foreign)
+        power_on(machine, kernel.image, kernel.program, kernel.options, kernel.foreign, kernel.modules)
         origin = Kept(machine.snapshot(), POWER_ON)
     timeline = Timeline(kernel, kernel.tracer, origin, budget=memory, accesses=accesses)
     timeline.keep(ready)

@@ -1,20 +1,25 @@
-"""An allocator of somebody else as guest code: the four functions that it has, and Python's way to call them.
+"""An allocator of somebody else as guest code: the functions that it has, by role, and Python's way to call them.
 
 ::
 
-    void  init(void *start, u64 size);          start: its arena, whole pages, mapped RW, zeroed, unmapped pages around
-    void *allocate(u64 size);                   at a multiple of 16 (of 8 below 16 bytes), or 0
-    void  deallocate(void *pointer);            0 does nothing; a double or wild free is refused, or is a panic
-    void  stats(struct allocator_stats *out);   what callers hold, and what it could still give out
+    void *allocate(u64 size);                       at a multiple of 16 (of 8 below 16 bytes), or 0
+    void  deallocate(void *pointer);                0 does nothing; a double or wild free is refused, or is a panic
+    void  init(void *start, u64 size);              start: its arena, whole pages, mapped RW, zeroed, unmapped around
+    void  stats(struct allocator_stats *out);       what callers hold, and what it could still give out
+    void *reallocate(void *pointer, u64 size);      the same bytes in a chunk of another size; 0: the old one is kept
+    void *allocate_zeroed(u64 count, u64 size);     count times size bytes of zeros, or 0
+    void *allocate_aligned(u64 align, u64 size);    at a multiple of a power of two, or 0
 
-They are called as System V says. One with static memory of its own ignores what ``init`` is given. The return value of
+They are called as System V says. The first four are looked for under these names, the others are there when they are
+named; an allocator that defines the C library's ``malloc`` and ``free`` instead needs no names at all
+(:func:`fitting_options`). One with static memory of its own ignores what ``init`` is given. The return value of
 ``deallocate`` counts when ``refused`` says what it is for a pointer that was not taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -24,8 +29,17 @@ from ..errors import ProgramError, UsageError
 from ..toolchain.image import Image
 from .options import parse_size
 
-ROLES = ("init", "allocate", "deallocate", "stats")
-OPTIONAL = ("init", "stats")
+USUAL = ("init", "allocate", "deallocate", "stats")
+"""The roles that an allocator has under their own names, unless it is told otherwise."""
+ROLES = (*USUAL, "reallocate", "allocate_zeroed", "allocate_aligned")
+REQUIRED = ("allocate", "deallocate")
+MALLOC: dict[str, tuple[str, ...]] = {
+    "allocate": ("malloc",), "deallocate": ("free",), "reallocate": ("realloc",), "allocate_zeroed": ("calloc",),
+    "allocate_aligned": ("aligned_alloc", "memalign"), "init": (), "stats": (),
+}
+"""The C library's name for each role; of several, the first that is defined."""
+RELATIVES = ("memalign", "posix_memalign", "valloc", "reallocarray", "cfree", "malloc_usable_size")
+"""More functions of that family: who defines them beside ``malloc`` has the trace and the shadow know of them too."""
 LARGEST_ARENA = 1 << 30
 CALL_LIMIT = 10_000_000
 """Instructions that one call may take unless it is told otherwise."""
@@ -36,21 +50,25 @@ _U32 = (1 << 32) - 1
 class AllocatorOptions:
     """What an allocator's functions are called, and what it gets; plain data.
 
-    ``init`` and ``stats`` may be None, for an allocator without. ``refused`` is what ``deallocate`` returns for a
-    pointer that it does not take, None when its return value means nothing. ``arena`` is in bytes, whole pages.
+    All roles but ``allocate`` and ``deallocate`` may be None, for an allocator without. ``refused`` is what
+    ``deallocate`` returns for a pointer that it does not take, None when its return value means nothing. ``arena`` is
+    in bytes, whole pages.
     """
 
     init: str | None = "init"
     allocate: str = "allocate"
     deallocate: str = "deallocate"
     stats: str | None = "stats"
+    reallocate: str | None = None
+    allocate_zeroed: str | None = None
+    allocate_aligned: str | None = None
     refused: int | None = None
     arena: int = 256 << 10
 
     def __post_init__(self) -> None:
         for role in ROLES:
             name = getattr(self, role)
-            if not (isinstance(name, str) and name) and not (name is None and role in OPTIONAL):
+            if not (isinstance(name, str) and name) and not (name is None and role not in REQUIRED):
                 raise UsageError(f"{role} of an allocator is the name of a function, not {name!r}")
         if self.refused is not None and (type(self.refused) is not int or not -(1 << 63) <= self.refused <= U64):
             raise UsageError(f"refused is the number that {self.deallocate} returns for a pointer that it does not "
@@ -65,19 +83,20 @@ class AllocatorOptions:
 
     @property
     def refusals(self) -> frozenset[int]:
-        """The values of RAX that refuse; a negative number may be an ``int`` of C's."""
-        if self.refused is None:
-            return frozenset()
-        return frozenset({self.refused & U64} | ({self.refused & _U32} if self.refused < 0 else set()))
-
-    def shadowed(self) -> dict[str, str | int]:
-        """The same for the shadow (:func:`sandbox.trace.shadow_foreign.functions`)."""
-        known: dict[str, str | int] = {role: name for role, name in self.names.items() if role != "stats"}
-        return known if self.refused is None else {**known, "refused": self.refused & U64}
+        """The values of RAX that refuse."""
+        return refusals(self.refused)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``AllocatorOptions(**data)`` reads it."""
         return asdict(self)
+
+
+def refusals(refused: int | None) -> frozenset[int]:
+    """The values of RAX by which a function returns the number ``refused``, None for none; a negative number may be an
+    ``int`` of C's."""
+    if refused is None:
+        return frozenset()
+    return frozenset({refused & U64} | ({refused & _U32} if refused < 0 else set()))
 
 
 def allocator_options(symbols: Mapping[str, str | None] | None = None, refused: int | None = None,
@@ -93,18 +112,56 @@ def allocator_options(symbols: Mapping[str, str | None] | None = None, refused: 
 
 @dataclass(frozen=True)
 class ForeignAllocator:
-    """An assembled allocator and its options: what a kernel is booted with."""
+    """A linked allocator and its options: what a kernel is booted with."""
 
     image: Image
     options: AllocatorOptions
 
+    @property
+    def functions(self) -> dict[str, str]:
+        """The name of each function that is known, by role; of :data:`RELATIVES`, each is a role of its own."""
+        names = self.options.names
+        if names["allocate"] != "malloc":
+            return names
+        defined = [name for name in RELATIVES if name in self.image.functions and name not in self.image.local]
+        return {**{name: name for name in defined if name not in names.values()}, **names}
+
+    def shadowed(self) -> dict[str, str | int]:
+        """The same as the shadow takes it, with what ``deallocate`` returns when it refuses
+        (:func:`sandbox.trace.foreign_functions.functions`)."""
+        refused = self.options.refused
+        return {**self.functions} if refused is None else {**self.functions, "refused": refused}
+
+
+def fitting_options(image: Image, options: AllocatorOptions) -> AllocatorOptions:
+    """The options for an image as far as its functions speak for themselves.
+
+    When the image lacks ``allocate`` and ``deallocate``, none was named, and it has ``malloc`` and ``free``, these are
+    the functions, with ``realloc``, ``calloc``, ``aligned_alloc`` or ``memalign``, each where it is defined. Otherwise
+    ``reallocate``, ``allocate_zeroed`` and ``allocate_aligned`` are what is called so, where nothing else was named.
+    """
+    exported = {name for name in image.functions if name not in image.local}
+    chosen = any(getattr(options, role) != getattr(AllocatorOptions, role) for role in ROLES)
+    if chosen or exported & set(REQUIRED):
+        more = [role for role in ROLES if role not in USUAL and getattr(options, role) is None and role in exported]
+        return replace(options, **dict(zip(more, more, strict=True)))  # type: ignore[arg-type]
+    family = {role: next((name for name in names if name in exported), None) for role, names in MALLOC.items()}
+    if any(family[role] is None for role in REQUIRED):
+        return options
+    return replace(options, **family)  # type: ignore[arg-type]
+
 
 def require_functions(image: Image, options: AllocatorOptions, file: str) -> None:
     """Refuse, with a :class:`ProgramError` about ``file``, an image without the functions: all that are missing."""
-    functions, labels = image.functions, [name for name in image.functions if name in image.symbols]
-    missing = {role: name for role, name in options.names.items() if name not in functions}
+    functions = image.functions
+    labels = [name for name in functions if name in image.symbols and name not in image.local]
+    missing = {role: name for role, name in options.names.items() if name not in functions or name in image.local}
     if not missing:
         return
+    static = [name for name in missing.values() if name in functions]
+    if static:
+        are = "is static: other files do not see it" if len(static) == 1 else "are static: other files do not see them"
+        raise ProgramError(file, f"{', '.join(static)} {are}")
     data = [name for name in missing.values() if (section := image.section_at(image.symbols.get(name, image.end)))
             is not None and section.name != "text"]
     if data:
@@ -116,8 +173,10 @@ def require_functions(image: Image, options: AllocatorOptions, file: str) -> Non
              if (found := [label for label in labels if label.endswith(f"_{name}")]
                  or get_close_matches(name, labels, 1))]
     hint = f"; did you mean {', '.join(close)}?" if close else ""
-    raise ProgramError(file, f"it does not define {', '.join(missing.values())}: an allocator has {', '.join(ROLES)}, "
-                             f"and other names are given as symbols, ROLE=NAME{hint}")
+    if not set(missing) & set(REQUIRED) and not close:
+        hint = f", and {'=, '.join(missing)}= for one without"
+    raise ProgramError(file, f"it does not define {', '.join(missing.values())}: an allocator has {', '.join(USUAL)}, "
+                             f"or malloc and free; other names are given as symbols, ROLE=NAME{hint}")
 
 
 class Arena(NamedTuple):
@@ -166,13 +225,32 @@ class Allocator:
         """Give a chunk back; False when it was refused, which only an allocator with ``refused`` can say."""
         return self._call(self._functions["deallocate"], pointer, limit=limit) not in self.options.refusals
 
+    def reallocate(self, pointer: int, size: int, *, limit: int = CALL_LIMIT) -> int:
+        """The address of ``size`` bytes that begin with those of the chunk at ``pointer``, which is gone then; or 0,
+        and it is not. :class:`UsageError` where there is no such function."""
+        return self._call(self._function("reallocate"), pointer, size, limit=limit)
+
+    def allocate_zeroed(self, count: int, size: int, *, limit: int = CALL_LIMIT) -> int:
+        """The address of ``count`` times ``size`` bytes of zeros, or 0; :class:`UsageError` where there is no such
+        function."""
+        return self._call(self._function("allocate_zeroed"), count, size, limit=limit)
+
+    def allocate_aligned(self, alignment: int, size: int, *, limit: int = CALL_LIMIT) -> int:
+        """The address of ``size`` bytes, a multiple of ``alignment``, or 0; :class:`UsageError` where there is no such
+        function."""
+        return self._call(self._function("allocate_aligned"), alignment, size, limit=limit)
+
     def stats(self, *, limit: int = CALL_LIMIT) -> AllocatorStats:
         """Its own account; :class:`UsageError` where it keeps none."""
-        if "stats" not in self._functions:
-            raise UsageError("this allocator has no stats")
+        function = self._function("stats")
         out = bytearray(allocator_stats.size)
-        self._call(self._functions["stats"], out, limit=limit)
+        self._call(function, out, limit=limit)
         return AllocatorStats(*(int.from_bytes(out[at : at + 8], "little") for at in range(0, len(out), 8)))
+
+    def _function(self, role: str) -> int:
+        if role not in self._functions:
+            raise UsageError(f"this allocator has no {role}")
+        return self._functions[role]
 
     def __repr__(self) -> str:
         return f"<Allocator {', '.join(self.options.names.values())}, arena of {self.arena.size >> 10} KiB>"

@@ -28,7 +28,8 @@ MAX_COPIED = KERNEL_STACK_SIZE // 4
 
 Value: TypeAlias = "int | bytes"
 _WORD = struct.Struct("<Q")
-_INTEGER = re.compile(r"(?:const )?(?:u8|u16|u32|u64|s8|s16|s32|s64|size_t|unsigned|signed|int|long|short|char|bool)\b")
+_INTEGER = re.compile(r"(?:const )?(?:[us](?:8|16|32|64)|s?size_t|u?int(?:8|16|32|64|ptr|max)_t|unsigned|signed|int|"
+                      r"long|short|char|_?[Bb]ool)\b")
 
 
 class CallFrame(NamedTuple):

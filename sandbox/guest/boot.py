@@ -9,6 +9,7 @@ Physical memory afterwards (numbers in :mod:`sandbox.abi`)::
     PAGE_TABLES_PHYS  page tables, the PML4 first
     KERNEL_PHYS       kernel image: text, read-only data, data
                       program image
+                      modules beside it
                       an allocator of somebody else
                       stacks: the boot CPU's, then those of #DF, NMI and #MC
                       that allocator's arena
@@ -43,7 +44,7 @@ from ..abi import (
     page,
 )
 from ..address import LARGE_PAGE_SIZE, PAGE_SIZE, page_up, pages
-from ..errors import ProgramError, SymbolNotFound, UsageError
+from ..errors import SymbolNotFound, UsageError
 from ..machine.memory import PhysicalMemory
 from ..machine.paging import Paging, PagingControls
 from ..toolchain.image import Image
@@ -75,14 +76,14 @@ class Loaded:
 
 
 def load(memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions,
-         allocator: Image | None = None, arena: int = 0) -> Loaded:
+         allocator: Image | None = None, arena: int = 0, modules: Image | None = None) -> Loaded:
     """Fill ``memory``, fresh and of ``options.ram_size`` bytes, with everything that the kernel expects.
 
     ``allocator`` is the image of somebody else's allocator, ``arena`` the bytes that it may give out, whole pages.
 
-    ``UsageError`` when the RAM is too small for the images, ``ProgramError`` for a program without ``main``.
+    ``UsageError`` when the RAM is too small for the images. A program without ``main`` is one that Python calls.
     """
-    loader = _Loader(memory, kernel, program, options, allocator, arena)
+    loader = _Loader(memory, kernel, program, options, allocator, arena, modules)
     return loader.load()
 
 
@@ -90,13 +91,13 @@ class _Loader:
     """One boot; the methods follow the order of physical memory."""
 
     def __init__(self, memory: PhysicalMemory, kernel: Image, program: Image | None, options: BootOptions,
-                 allocator: Image | None, arena: int) -> None:
+                 allocator: Image | None, arena: int, modules: Image | None) -> None:
         self.memory = memory
         self.kernel = kernel
         self.program = program
         self.options = options
         self.arena = arena
-        self.images = [kernel, *(image for image in (program, allocator) if image is not None)]
+        self.images = [kernel, *(image for image in (program, modules, allocator) if image is not None)]
         self.next_table = PAGE_TABLES_PHYS
         self.paging = Paging(memory, PagingControls(cr3=self._table_frame()), self._table_frame)
         self.read_only: list[range] = []
@@ -184,10 +185,8 @@ class _Loader:
         info.loader_end = end
         info.kernel_end = self.kernel.end
         if program is not None:
-            if "main" not in program.symbols:
-                raise ProgramError(next(iter(program.files), "program"), "it does not define main")
             info.program_start, info.program_end = program.base, program.end
-            info.main = program.symbols["main"]
+            info.main = program.exports.get("main", 0)
         info.stack_top = _stack_top(0)
         info.ist_top = tuple(_stack_top(slot) for slot in range(1, len(STACK_SIZES)))
         info.flags = 0 if options.magazines else BootFlag.BOOT_NO_MAGAZINES

@@ -26,10 +26,10 @@ class QemuResult:
     status: int
 
 
-def export(kernel: Image, program: Image | None, options: BootOptions) -> bytes:
+def export(kernel: Image, program: Image | None, options: BootOptions, modules: Image | None = None) -> bytes:
     """A multiboot 1 image: physical memory from LOADER_PHYS up to the end of what the loader placed."""
     memory = PhysicalMemory(options.ram_size)
-    loaded = load(memory, kernel, program, options)
+    loaded = load(memory, kernel, program, options, modules=modules)
     return memory.read(LOADER_PHYS, loaded.end - LOADER_PHYS)
 
 

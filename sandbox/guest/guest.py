@@ -54,15 +54,17 @@ class Snapshot:
 class Guest:
     """A kernel on ``machine``, which stands at its first instruction and is run to ``kernel_ready``.
 
-    ``image`` is the kernel's, ``program`` the program's or None, ``allocator`` that of somebody else's allocator.
+    ``image`` is the kernel's, ``program`` the program's or None, ``allocator`` that of somebody else's allocator,
+    ``modules`` that of modules which are not part of the program.
     """
 
     def __init__(self, machine: Machine, image: Image, program: Image | None = None,
-                 allocator: Image | None = None) -> None:
+                 allocator: Image | None = None, modules: Image | None = None) -> None:
         self.machine = machine
         self.image = image
         self.program = program
-        self.symbols = Symbols(*(each for each in (image, allocator, program) if each is not None))
+        self.modules = modules
+        self.symbols = Symbols(*(each for each in (image, modules, allocator, program) if each is not None))
         translated = TranslatedMemory(machine)
         self._actions = Actions(machine, translated, self.symbols)
         self._actions.bring_up()
@@ -141,6 +143,8 @@ class Guest:
         self._require_sound()
         if self.program is None:
             raise UsageError("there is no program to run: give one to sandbox.boot()")
+        if "main" not in self.program.exports:
+            raise UsageError("there is no main to run: these modules define none")
         if self._standing.finished is not None:
             raise UsageError(f"the program has ended ({self._standing.finished}): boot it again, or restore a snapshot")
         if limit is not None and (type(limit) is not int or limit <= 0):

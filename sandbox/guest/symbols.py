@@ -15,6 +15,7 @@ from typing import Any
 
 from ..address import VirtAddr
 from ..errors import SymbolNotFound
+from ..toolchain.c.variables import Variables
 from ..toolchain.image import Image
 from ..toolchain.prototype import Prototype, prototypes
 from ..toolchain.source import SourceLine
@@ -102,6 +103,24 @@ class Symbols(Mapping[str, VirtAddr]):
     def prototype(self, name: str) -> Prototype | None:
         """The C prototype written above the function ``name``, None where there is none."""
         return self._prototypes.get(name)
+
+    @cached_property
+    def qualified(self) -> tuple[str, ...]:
+        """Names like ``helper@more.c``, of what is static in several files; longer ones first."""
+        return tuple(sorted((name for name in self._addresses if "@" in name), key=len, reverse=True))
+
+    def variables(self, address: int) -> Variables | None:
+        """The variables of the C around ``address``; None outside of any."""
+        image = self.image_at(address)
+        if image is None or not image.debug:
+            return None
+        if image.base not in self._variables:
+            self._variables[image.base] = Variables(image)
+        return self._variables[image.base]
+
+    @cached_property
+    def _variables(self) -> dict[int, Variables]:
+        return {}
 
     @cached_property
     def unwind(self) -> Unwind:

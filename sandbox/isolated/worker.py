@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -117,7 +118,8 @@ def serve(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             result = kernel.run(request["limit"], progress)
         finally:
             recording.stop()
-        report = "\n".join(summary(kernel, result, before, recording.events(), str(program)))
+        named = shlex.join([str(program), *map(str, request["options"].get("modules", ()))])
+        report = "\n".join(summary(kernel, result, before, recording.events(), named))
         accused = [] if kernel.shadow is None else [str(error) for error in kernel.shadow.errors]
         return {**_plain_result(result, recording, report), "shadow_errors": accused}
 

@@ -98,6 +98,7 @@ def boot_options(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     lies in ``directory``, beside the test, is that one."""
     from ..guest.allocator import AllocatorOptions, allocator_options
     from ..guest.options import BootOptions
+    from ..toolchain.c.options import c_options
     from ..trace.shadow_options import shadow_options
 
     _require_known(given, boot_names())
@@ -106,7 +107,8 @@ def boot_options(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     shadow_options(given.get("shadow", False), given.get("quarantine", 0),
                    allocator if isinstance(allocator, Mapping) else None)
     allocator_options(given.get("symbols"), given.get("refused"), given.get("arena", AllocatorOptions.arena))
-    return {name: _beside(value, directory) if name in ("program", "allocator") else value
+    c_options(given.get("cc"), given.get("cflags", ""))
+    return {name: _beside(value, directory) if name in ("program", "allocator", "modules") else value
             for name, value in given.items()}
 
 
@@ -119,9 +121,11 @@ def _require_known(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
 
 
 def _beside(program: Any, directory: Path) -> Any:
-    """A relative path that exists beside the test's file, as that file; anything else as it is."""
+    """A relative path that exists beside the test's file, as that file; each of several; anything else as it is."""
     from .stock import is_file
 
+    if isinstance(program, (list, tuple)):
+        return [_beside(each, directory) for each in program]
     if not isinstance(program, (str, Path)) or "\n" in str(program):
         return program
     return directory / program if is_file(directory / program) else program

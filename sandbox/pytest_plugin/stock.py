@@ -7,7 +7,7 @@ away instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,15 +35,18 @@ class _Attached(NamedTuple):
                    machine.serial.listener, frozenset(vars(kernel)))
 
 
+_GIVEN = ("program", "allocator", "modules")
+"""Options whose values are files."""
+
+
 class Booted:
     """A kernel, and the state that each test finds it in."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
-        sources = {name: Path(options[name]).absolute() for name in ("program", "allocator")
-                   if is_file(options.get(name))}
-        self._files = {path: _stamp(path) for path in sources.values()}          # before they are read
-        self.kernel: Kernel = boot(**{**options, **{name: _near(path) for name, path in sources.items()}})
+        self._files = {path: _stamp(path) for path in _sources(options)}         # before they are read
+        self.kernel: Kernel = boot(**{name: _placed(value) if name in _GIVEN else value
+                                      for name, value in options.items()})
         try:
             self._note_files()
             self.kernel.trace.restart()
@@ -56,9 +59,9 @@ class Booted:
     def _note_files(self) -> None:
         """The files that the program's text includes, beside it."""
         directories = {path.parent for path in self._files}
-        images = (self.kernel.program, None if self.kernel.foreign is None else self.kernel.foreign.image)
-        names = {name for image in images if image is not None for name in image.files}
-        for path in (directory / name for directory in directories for name in sorted(names)):
+        names = sorted({name for image in self.kernel.symbols.images[1:] for name in image.files})
+        beside = [directory / name for directory in directories for name in names]
+        for path in (*beside, *(Path(name).absolute() for name in names)):
             if path.is_file():
                 self._files.setdefault(path, _stamp(path))
 
@@ -135,6 +138,22 @@ def is_file(source: object) -> bool:
         return Path(source).is_file()
     except (OSError, ValueError):                # a name that no file can have
         return False
+
+
+def _sources(options: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that are given as a program, an allocator or modules."""
+    for name in _GIVEN:
+        value = options.get(name)
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if is_file(each):
+                yield Path(each).absolute()
+
+
+def _placed(value: Any) -> Any:
+    """A file by the path that one reads here; each of several; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_placed(each) for each in value]
+    return _near(Path(value).absolute()) if is_file(value) else value
 
 
 def _near(path: Path) -> Path:
