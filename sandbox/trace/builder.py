@@ -62,6 +62,7 @@ class _Part(NamedTuple):
     cache: bytes | None
     slab: int
     failed: bool
+    old: int = 0
 
 
 def build(names: Names, recorder: Recorder, first: int, end: int, sequence: int, clock: int) -> list[Event]:
@@ -91,6 +92,7 @@ def build(names: Names, recorder: Recorder, first: int, end: int, sequence: int,
             stack=names.stack(stack), cpu=cpu, failed=part.failed,
             unfinished=left is None or left[1] is None,
             parent=numbers[above - first] if above >= first else None,
+            old=part.old, foreign=function.foreign,
             children=tuple(reversed(below.pop(record, ()))) if index == 0 else ())
             for index, part in enumerate(parts[record - first])]
         if above >= first:
@@ -105,6 +107,8 @@ def _parts(function: Traced, entry: Entry, left: Exit | None) -> tuple[_Part, ..
     _, _, _, _, _, arguments, before, _ = entry
     if function.array is not None:
         return _bulk(function, entry, left)
+    if function.foreign:
+        return (_foreign(function, entry, left),)
     result = None if left is None else left[1]
     after: Thing = NOTHING if left is None else left[2]
     name, given, asked, slab = before
@@ -115,9 +119,9 @@ def _parts(function: Traced, entry: Entry, left: Exit | None) -> tuple[_Part, ..
         return (_Part(arguments[function.object or 0], asked, given, name, slab, False),)
     if kind is Kind.ALLOC or kind is Kind.REALLOC:
         wanted = asked if function.size is None else arguments[function.size]
+        old = 0 if function.object is None else arguments[function.object]
         cache = after[0] if kind is Kind.REALLOC or after is not NOTHING else name
-        given = wanted if function.foreign and address else after[1]
-        return (_Part(address, wanted, given, cache, after[3], failed and (kind is Kind.ALLOC or wanted > 0)),)
+        return (_Part(address, wanted, after[1], cache, after[3], failed and (kind is Kind.ALLOC or wanted > 0), old),)
     if kind is Kind.CACHE_CREATE:
         return (_Part(address, asked, after[1], after[0] or name, 0, failed),)
     if kind is Kind.CACHE_DESTROY:
@@ -127,6 +131,22 @@ def _parts(function: Traced, entry: Entry, left: Exit | None) -> tuple[_Part, ..
     if kind is Kind.SLAB_DESTROY:
         return (_Part(slab, asked, given, name, slab, False),)
     return (_Part(address, asked, given if address else 0, None, 0, failed),)
+
+
+def _foreign(function: Traced, entry: Entry, left: Exit | None) -> _Part:
+    """The chunk of one call of somebody else's allocator: its arguments and its result say all that is known."""
+    arguments = entry[5]
+    wanted = function.asked(arguments) or 0
+    old = 0 if function.object is None else arguments[function.object]
+    result = None if left is None else left[1]
+    if function.kind is Kind.FREE:
+        return _Part(old, 0, 0, None, 0, bool(old) and result in function.refused)
+    if function.out is not None and left is not None and left[3]:
+        result = left[3][0][0]
+    failed = result is not None and is_failure(result)
+    address = 0 if failed or result is None else result
+    freed = function.kind is Kind.REALLOC and old and not wanted
+    return _Part(address, wanted, wanted if address else 0, None, 0, failed and not freed, old)
 
 
 def _bulk(function: Traced, entry: Entry, left: Exit | None) -> tuple[_Part, ...]:

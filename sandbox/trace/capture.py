@@ -43,6 +43,8 @@ def is_failure(result: int) -> bool:
 def captures(function: Traced) -> Capture:
     """What to read for a function, by its kind and its arguments."""
     kind = function.kind
+    if function.foreign:
+        return Capture(_nothing_before, _nothing_after if function.out is None else _stored_after(function.out))
     if function.array is not None:
         bulk = _bulk(function.count or 0, function.array)
         if kind is Kind.FREE:
@@ -72,6 +74,15 @@ def _nothing_before(ram: Ram, arguments: Arguments, cr3: int) -> tuple[Thing, Fo
 
 def _nothing_after(ram: Ram, rax: int, arguments: Arguments, cr3: int) -> tuple[Thing, Found]:
     return NOTHING, ()
+
+
+def _stored_after(where: int) -> After:
+    def read(ram: Ram, rax: int, arguments: Arguments, cr3: int) -> tuple[Thing, Found]:
+        """The pointer that the function has stored, as an address with nothing known of it."""
+        stored = 0 if rax & 0xFFFF_FFFF else int.from_bytes(ram.block(arguments[where], 8, cr3), "little")
+        return NOTHING, ((stored, NOTHING),)
+
+    return read
 
 
 # -- objects ----------------------------------------------------------------------------------------------------

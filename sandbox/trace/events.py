@@ -37,6 +37,8 @@ class Event:
     failed     whether the function said that it could not do it
     unfinished whether it never returned: a fault, a panic, or a trace that ended in the middle
     parent     the sequence number of the event that it happened in, None for a root
+    old        of a realloc, the address that it was given; 0 for all else
+    foreign    whether the function is of somebody else's allocator
     ========== ===================================================================================================
     """
 
@@ -57,6 +59,8 @@ class Event:
     failed: bool
     unfinished: bool
     parent: int | None
+    old: int = 0
+    foreign: bool = False
     children: tuple[Event, ...] = field(default=(), repr=False, compare=False)
 
     @property

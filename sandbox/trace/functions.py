@@ -36,9 +36,11 @@ class Traced:
     """A traced function. The numbers are positions of arguments (0 is RDI, 1 is RSI, ...), None for none.
 
     ``object``: the address of what is freed or reallocated; ``cache``: a ``struct kmem_cache *``; ``size``: the
-    bytes that are asked for; ``order``: of a block of pages; ``count`` and ``array``: how many objects, and where
-    their addresses are; ``returns`` is false for a function whose RAX means nothing. ``foreign``: of an
-    allocator of somebody else, of whose chunks no more is known than what was asked for.
+    bytes that are asked for, ``times`` another argument where there is one; ``order``: of a block of pages; ``count``
+    and ``array``: how many objects, and where their addresses are; ``out``: where the address of what was allocated is
+    stored, by a function that returns 0 or an error number; ``returns`` is false for a function whose RAX means
+    nothing, and ``refused`` are its values for a free that was refused. ``foreign``: of an allocator of somebody else,
+    of whose chunks no more is known than what was asked for.
     """
 
     name: str
@@ -49,8 +51,17 @@ class Traced:
     order: int | None = None
     count: int | None = None
     array: int | None = None
+    times: int | None = None
+    out: int | None = None
     returns: bool = True
+    refused: frozenset[int] = frozenset()
     foreign: bool = False
+
+    def asked(self, arguments: tuple[int, ...]) -> int | None:
+        """The bytes that a call asks for, None where no argument says so."""
+        if self.size is None:
+            return None
+        return arguments[self.size] if self.times is None else arguments[self.size] * arguments[self.times]
 
 
 TRACED = (

@@ -2,18 +2,23 @@
 
 Every event below another that already took or gave the same memory is an echo (``kmalloc`` reaching
 ``kmem_cache_alloc``), and counts once. A free takes effect when it is called, an allocation when it returns.
+
+Of somebody else's allocator the outermost call alone counts, for its caller gets that one's pointer. What a
+reallocation of it did is seen from its pointers: a free of the one that it was given and an allocation of the one that
+it returned, when it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from ..abi import ZERO_SIZE_PTR
 from .events import Event
 from .functions import Kind
 
 _NULLS = (0, ZERO_SIZE_PTR)
-_ALLOC, _FREE = Kind.ALLOC.value, Kind.FREE.value
+_ALLOC, _FREE, _REALLOC = Kind.ALLOC.value, Kind.FREE.value, Kind.REALLOC.value
 
 
 class Disagreement(ValueError):
@@ -28,18 +33,21 @@ def changes(events: Iterable[Event], addresses: Collection[int] | None = None) -
     """The allocations and frees that changed who holds what, with the instruction count at which they did, in order.
 
     ``events`` are all events of a trace (``trace.walk()``); with ``addresses``, what is not about memory that begins at
-    one of them is passed over. Left out are echoes, null pointers, and calls that failed or never returned.
+    one of them is passed over. Left out are echoes, null pointers, and calls that failed or never returned. All that is
+    returned is of the kinds ``alloc`` and ``free``.
     """
     every = list(events)
     by_number = {event.sequence: event for event in every}
     found = []
-    for event in every:
-        if addresses is not None and event.address not in addresses:
-            continue
-        if event.kind not in (_ALLOC, _FREE) or event.failed or event.unfinished:
-            continue
-        if event.address not in _NULLS and not _is_echo(event, by_number):
-            found.append((event.instruction if event.kind == _ALLOC else event.entered, event))
+    for known in every:
+        for event in _taken_apart(known):
+            if addresses is not None and event.address not in addresses:
+                continue
+            if event.kind not in (_ALLOC, _FREE) or event.failed or event.unfinished:
+                continue
+            if event.address not in _NULLS and not _is_echo(event, by_number):
+                at_return = event.kind == _ALLOC or known.kind == _REALLOC
+                found.append((event.instruction if at_return else event.entered, event))
     return sorted(found, key=lambda change: (change[0], change[1].sequence))
 
 
@@ -83,14 +91,25 @@ def lasting(events: Iterable[Event], now: int) -> list[Event]:
     return [event for event in every if roots[event.sequence] in kept]
 
 
+def _taken_apart(event: Event) -> Iterator[Event]:
+    """The event; a foreign reallocation as the free and the allocation that it comes to."""
+    if event.kind != _REALLOC or not event.foreign:
+        yield event
+    else:
+        yield replace(event, kind=_FREE, address=event.old, bytes_req=0, bytes_alloc=0)
+        yield replace(event, kind=_ALLOC)
+
+
 def _is_echo(event: Event, by_number: Mapping[int, Event]) -> bool:
-    """Whether a caller of the same kind did the same to the same memory. The objects of a bulk call are siblings
-    with one entry, and what the call did lies below the first of them."""
+    """Whether a caller of the same kind did the same to the same memory, or both are of somebody else's allocator. The
+    objects of a bulk call are siblings with one entry, and what the call did lies below the first of them."""
     parent = event.parent
     while parent is not None:
         above = by_number.get(parent)
         if above is None:
             return False
+        if event.foreign and above.foreign:
+            return True
         if above.kind == event.kind and (above.address == event.address or _bulk_has(above, event.address, by_number)):
             return True
         parent = above.parent

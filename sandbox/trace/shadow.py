@@ -45,13 +45,13 @@ from ..machine.cpu import Cpu
 from ..machine.machine import Machine
 from ..machine.memory import PhysicalMemory
 from ..machine.paging import Paging
+from .foreign_functions import functions as foreign_functions
 from .functions import Traced
 from .recorder import AT_ENTRY, AT_EXIT
 from .shadow_adopt import adopt, heap_frames
 from .shadow_calls import KSIZE, Calls, Open
 from .shadow_code import CodeMap
 from .shadow_foreign import Foreign, ForeignState
-from .shadow_foreign import functions as foreign_functions
 from .shadow_instruction import Examiner, Seen
 from .shadow_native import NativeGate, Registers, Stack
 from .shadow_objects import Cause, Held, ObjectTable, TableState
@@ -117,7 +117,6 @@ class Shadow:
         self._memory = memory
         self._ram_memory = machine.memory
         self._reporter = Reporter(self.table, symbols, memory, tracer.names)
-        self._reporter.arena = _physical(self._paging, arena)
         functions = {at: known for at, known in tracer.functions.items() if not known.foreign}
         if KSIZE.name in symbols:
             functions[int(symbols[KSIZE.name])] = KSIZE
@@ -128,10 +127,14 @@ class Shadow:
                                       int(symbols["kmem_cache_free"])) if options.quarantine else None
         self._calls.deferring = self._quarantine
         self._foreign = None if options.allocator is None else Foreign(
-            foreign_functions(options.allocator, symbols), self.table, self.ram, at_entry,
+            foreign_functions(options.allocator, symbols), symbols, self._paging, self.table, self.ram, at_entry,
             cpu.register_reader(AT_EXIT), self._clock, self._accuse_free, self._divert,
-            self._reporter.arena)
-        self._reporter.find_more = None if self._foreign is None else self._foreign.find
+            _physical(self._paging, arena))
+        if self._foreign is not None:
+            self._calls.pages = self._foreign
+            self._reporter.find_more = self._foreign.find
+            self._reporter.physical = self._foreign.physical
+            self._reporter.verbs |= self._foreign.verbs
         adopt(self.table, self._heap, self.ram, symbols, self._paging, own=True)
         self._gate = self._native_gate(machine)
         self._hook(machine, functions, tracer.rets)
@@ -145,8 +148,8 @@ class Shadow:
         return self._gate is not None
 
     def chunks(self) -> dict[int, Held]:
-        """What the program's own allocator handed out, by physical address; what was freed is no longer ``live``."""
-        return {} if self._foreign is None else dict(self._foreign.chunks)
+        """What an allocator of somebody else handed out, by pointer; what was freed is no longer ``live``."""
+        return {} if self._foreign is None else self._foreign.chunks()
 
     def _native_gate(self, machine: Machine) -> NativeGate | None:
         cpu = machine.cpu
@@ -167,8 +170,8 @@ class Shadow:
         frames = heap_frames(self.ram, self._symbols, self._paging)
         watched = list(frames)
         if self._foreign is not None:
-            self._foreign.hook(cpu, self._symbols)
-            watched += self._foreign.data(self._symbols, self._paging)
+            self._foreign.hook(cpu)
+            watched += self._foreign.data
         gate = self._gate
         for start, end in watched:
             cpu.hook_memory(max(start - EARLY, 0), end, self.accessed, read=True, write=True, replayed=True, gate=gate)

@@ -52,6 +52,22 @@ class Deferring(Protocol):
         ...
 
 
+class Pages(Protocol):
+    """Who wants to know of pages that somebody else's allocator takes (:mod:`~sandbox.trace.shadow_foreign`)."""
+
+    def given(self, start: int, size: int) -> None:
+        """Code outside the kernel's allocator was given these pages, by their physical address."""
+        ...
+
+    def taken(self, start: int, size: int) -> None:
+        """Pages went back."""
+        ...
+
+    def owns(self, start: int) -> bool:
+        """Whether these pages are that allocator's: it may give them back whatever lies there."""
+        ...
+
+
 Accuse = Callable[[ShadowKind, int, "int | None", Cause], None]
 """``(kind, pointer, cache, cause)`` of a free that is wrong."""
 
@@ -69,6 +85,7 @@ class Calls:
         self.last = (0, 0, -1)
         self.tail = (0, 0)                   # RSP and pointer of a kfree that is going to end in free_pages
         self.deferring: Deferring | None = None
+        self.pages: Pages | None = None
         self._ram = ram
         self._code = code
         self._functions = functions
@@ -227,6 +244,8 @@ class Calls:
         constructing = (above is not None and above.function.kind is Kind.SLAB_CREATE
                         and self._field(above.arguments[0], kmem_cache.ctor, call.cr3) != 0)
         self.table.pages_given(rax - DIRECT_MAP, PAGE_SIZE << order, written=not constructing)
+        if self.pages is not None and not call.own:
+            self.pages.given(rax - DIRECT_MAP, PAGE_SIZE << order)
 
     def _pages_back(self, call: Open) -> None:
         pointer, order, _ = call.arguments
@@ -234,7 +253,8 @@ class Calls:
         if pointer == 0 or order > MAX_ORDER or not 0 <= start <= len(self.table.shadow) - (PAGE_SIZE << order):
             return
         tail, self.tail = self.tail, (0, 0)
-        if not call.own and tail != (call.rsp, pointer):
+        foreign = self.pages is not None and self.pages.owns(start)
+        if not call.own and not foreign and tail != (call.rsp, pointer):
             span = self.table.span(start)
             if self.table.shadow[start] == _FREE:
                 self._accuse(ShadowKind.DOUBLE_FREE, pointer, None, call.cause)
@@ -243,6 +263,8 @@ class Calls:
                 self._accuse(ShadowKind.INVALID_FREE, pointer, None, call.cause)
                 return
         self.table.pages_taken(start, PAGE_SIZE << order, call.cause)
+        if self.pages is not None:
+            self.pages.taken(start, PAGE_SIZE << order)
 
     def _slab(self, struct_page: int, cr3: int) -> None:
         """A new slab: what its struct page and its cache say of it."""

@@ -7,15 +7,19 @@ no frames of their own to speak of, so that the first words hold it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..guest.symbols import Symbols
-from ..toolchain.disassembler import MAX_INSTRUCTION, Disassembler
+from ..toolchain.disassembler import Disassembler
 from .ram import Ram
 from .shadow_states import ALLOCATOR_CODE, COPY_FUNCTIONS, HELPER_CODE, STACK_WORDS, Code
+
+LONGEST_STATEMENT = 4096
+"""Bytes of a statement that a call is looked for in."""
 
 
 class CodeMap:
@@ -28,6 +32,7 @@ class CodeMap:
         self._symbols = symbols
         self._ram = ram
         self._disassembler = Disassembler()
+        self._statements: dict[int, list[int]] = {}      # where those of an image begin
         # One byte in front, for the byte before a return address at the very beginning.
         self.table: npt.NDArray[np.uint8] = np.zeros(self.size + 1, np.uint8)
         for name, (first, end) in image.functions.items():
@@ -59,15 +64,20 @@ class CodeMap:
     def call_before(self, returns: int, read: Callable[[int, int], bytes]) -> int | None:
         """The address of the ``call`` that ends where ``returns`` points, None where there is none.
 
-        A statement begins where the source says, so no bytes are guessed to be an instruction.
+        A statement begins where the source says, so no bytes are guessed to be an instruction. One of C is many of
+        them.
         """
         image = self._symbols.image_at(returns - 1)
         if image is None or not self._symbols.in_text(returns - 1):
             return None
-        for at in range(returns - 2, returns - MAX_INSTRUCTION, -1):
-            if at in image.lines:
-                found = self._disassembler.disassemble(read(at, returns - at), at)
-                return at if found.mnemonic == "call" and found.end == returns else None
+        starts = self._statements.setdefault(image.base, sorted(image.lines))
+        index = bisect_right(starts, returns - 2) - 1
+        if index < 0:
+            return None
+        at = starts[index]
+        for found in self._disassembler.listing(read(at, min(returns - at, LONGEST_STATEMENT)), at):
+            if found.end == returns:
+                return found.address if found.mnemonic == "call" else None
         return None
 
 

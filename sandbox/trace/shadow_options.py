@@ -11,7 +11,7 @@ from ..errors import UsageError
 class ShadowOptions(NamedTuple):
     """How a kernel is shadowed. ``collect``: errors are kept, not raised. ``quarantine``: freed objects that wait.
     ``allocator``: the functions of an allocator of the program's own, as
-    :func:`~sandbox.trace.shadow_foreign.functions` reads them."""
+    :func:`~sandbox.trace.foreign_functions.functions` reads them."""
 
     collect: bool = False
     quarantine: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..abi import ARENA_BASE, DIRECT_MAP
+from ..abi import DIRECT_MAP
 from ..errors import GuestMemoryError, ShadowError
 from ..guest.autopsy import Autopsy
 from ..guest.symbols import Symbols
@@ -46,13 +46,15 @@ _VERBS = {"ksize": "asks for the size of", "krealloc": "reallocates"}
 
 
 class Owner(NamedTuple):
-    """The object that a byte belongs to, or lies nearest to: ``number`` counts the slab's objects."""
+    """The object that a byte belongs to, or lies nearest to: ``number`` counts the slab's objects. ``pointer`` is its
+    virtual address where the direct map does not say it."""
 
     span: Span | None
     number: int
     start: int
     size: int
     held: Held | None
+    pointer: int | None = None
 
     def distance(self, address: int) -> int | None:
         """How far behind its end, or, negative, before its start; None inside."""
@@ -70,7 +72,8 @@ class Reporter:
 
     def __init__(self, table: ObjectTable, symbols: Symbols, memory: Writable, names: Names) -> None:
         self.find_more: FindMore | None = None
-        self.arena = range(0)                    # the physical bytes that are mapped at ARENA_BASE
+        self.physical: Callable[[int], int] = lambda pointer: pointer - DIRECT_MAP
+        self.verbs = dict(_VERBS)
         self._table = table
         self._symbols = symbols
         self._memory = memory
@@ -95,9 +98,10 @@ class Reporter:
         """The live object that a register points to, when the byte at ``address`` is not in it: an access that began
         as one of that object has left it."""
         for base in bases:
-            owner = self.owner(base - DIRECT_MAP) if base >= DIRECT_MAP else None
+            physical = self.physical(base) if base >= DIRECT_MAP else -1
+            owner = self.owner(physical) if physical >= 0 else None
             if owner is not None and owner.held is not None and owner.held.live and not owner.held.own \
-                    and owner.distance(base - DIRECT_MAP) is None and owner.distance(address) is not None:
+                    and owner.distance(physical) is None and owner.distance(address) is not None:
                 return owner
         return None
 
@@ -140,14 +144,14 @@ class Reporter:
             self._history("freed", self._freed(access, owner)), list(self._bytes(access, owner))) if section)
         return ShadowError(sentence, kind=str(access.kind), address=access.virtual, access=access.access,
                            size=access.size, distance=distance,
-                           object=None if owner is None else self._address(owner.start), report=report,
+                           object=None if owner is None else self._address(owner), report=report,
                            registers=registers, backtrace=frames, instruction=instruction)
 
     def _verb(self, access: Access) -> str:
         where = f"0x{access.virtual:016x}"
         if access.access == "free":
             function = self._symbols.locate(access.cause.function).symbol if access.cause is not None else ""
-            return f"{_VERBS.get(function, 'frees')} {where}"
+            return f"{self.verbs.get(function, 'frees')} {where}"
         behind = f" (byte {access.offset} of {access.size})" if access.size > 1 else ""
         return f"{access.access}s {where}{behind}"
 
@@ -180,7 +184,7 @@ class Reporter:
         span, held = owner.span, owner.held
         size = f"{owner.size} bytes"
         if span is None:
-            return f"the chunk of {size} at {self._virtual(owner.start)}"
+            return f"the chunk of {size} at 0x{self._address(owner):016x}"
         if not span.name:
             return f"the large allocation of {size} at {self._virtual(owner.start)}"
         never = ", never handed out" if held is None else ""
@@ -190,13 +194,14 @@ class Reporter:
         location = self._symbols.locate(address)
         return str(location) if location.symbol else "part"
 
-    def _virtual(self, physical: int) -> str:
-        return f"0x{self._address(physical):016x}"
+    @staticmethod
+    def _virtual(physical: int) -> str:
+        return f"0x{DIRECT_MAP + physical:016x}"
 
-    def _address(self, physical: int) -> int:
-        """Where the guest has a byte of an object: in the arena of somebody else's allocator, or the direct map."""
-        arena = self.arena
-        return ARENA_BASE + physical - arena.start if physical in arena else DIRECT_MAP + physical
+    @staticmethod
+    def _address(owner: Owner) -> int:
+        """Where the guest has an object."""
+        return DIRECT_MAP + owner.start if owner.pointer is None else owner.pointer
 
     def _freed(self, access: Access, owner: Owner | None) -> Cause | None:
         if owner is not None and owner.held is not None and owner.held.freed is not None and not owner.held.live:

@@ -19,6 +19,7 @@ from ..machine.machine import Machine
 from ..toolchain.disassembler import Disassembler
 from .builder import Names
 from .events import Event
+from .foreign_functions import returns
 from .functions import ALLOCATOR_FILES, TRACED, Traced
 from .ram import Ram
 from .recorder import AT_ENTRY, AT_EXIT, Recorder
@@ -176,17 +177,18 @@ class Tracer:
 
     @cached_property
     def rets(self) -> tuple[int, ...]:
-        """Every ``ret`` in the files that hold the allocator."""
+        """Every ``ret`` in the files that hold the kernel's allocator, and in an image that brings one of its own: a
+        function of C may end in another one, to which it jumps."""
         disassembler = Disassembler()
-        found: list[int] = []
-        for image in self.guest.symbols.images:
-            lines = {name: image.line(start) for name, (start, _) in image.functions.items()}
-            files = {name: line.file.rsplit("/", 1)[-1] for name, line in lines.items() if line is not None}
-            homes = ALLOCATOR_FILES | {files[name] for name, (start, _) in image.functions.items()
-                                       if start in self.functions and name in files}
-            inside = [name for name, file in files.items() if file in homes]
-            if inside:
-                found += disassembler.rets(image, *inside)
+        kernel, *others = self.guest.symbols.images
+        lines = {name: kernel.line(start) for name, (start, _) in kernel.functions.items()}
+        files = {name: line.file.rsplit("/", 1)[-1] for name, line in lines.items() if line is not None}
+        homes = ALLOCATOR_FILES | {files[name] for name, (start, _) in kernel.functions.items()
+                                   if start in self.functions and name in files}
+        found = list(disassembler.rets(kernel, *(name for name, file in files.items() if file in homes)))
+        for image in others:
+            if any(start in self.functions for start, _ in image.functions.values()):
+                found += returns(self.guest.symbols, image, disassembler)
         return tuple(sorted(set(found)))
 
     def ram(self) -> Ram:

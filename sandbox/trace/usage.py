@@ -92,11 +92,13 @@ def _changes(events: list[Event]) -> Iterator[_Change]:
             yield event.entered, event.sequence, "taken", event.address, None
             if above is None:
                 yield event.entered, event.sequence, "asked", event.address, None
-        elif event.kind == Kind.REALLOC.value and not any(child.kind == Kind.ALLOC.value for child in event.children):
+        elif event.kind == Kind.REALLOC.value and not event.foreign and not any(
+                child.kind == Kind.ALLOC.value for child in event.children):
             yield event.instruction, event.sequence, "asked", event.address, (event.cache or PAGES, event.bytes_req)
 
 
 def _for_a_caller(event: Event, by_number: Mapping[int, Event]) -> bool:
     """Whether an allocation is no part of something that the allocator does, but for a reallocation."""
     above = by_number.get(event.parent) if event.parent is not None else None
-    return above is None or (above.kind == Kind.REALLOC.value and _for_a_caller(above, by_number))
+    return above is None or (above.kind == Kind.REALLOC.value and not above.foreign
+                             and _for_a_caller(above, by_number))

@@ -64,7 +64,7 @@ def _tree(rows: list[dict[str, Any]]) -> list[Event]:
     below: dict[int, list[Event]] = {}
     events = []
     for row in reversed(rows):
-        values = {name: row[name] for name in SCHEMA} | {"stack": tuple(row["stack"])}
+        values = {name: row[name] for name in SCHEMA if name in row} | {"stack": tuple(row["stack"])}
         event = Event(**values, children=tuple(reversed(below.pop(row["sequence"], []))))
         events.append(event)
         if event.parent is not None:
