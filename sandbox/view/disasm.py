@@ -8,7 +8,11 @@
                                  = cmp rdi, 0x2000
 
 A line that begins with ``=`` is what the processor decodes, where the source says it in other words: a constant's
-name, a macro, an alias.
+name, a macro, an alias. Of C, each line stands above the instructions that it became::
+
+        6      struct node *node = malloc(sizeof *node);
+    +0x14  e8 cf 00 00 00        call malloc
+    +0x19  48 89 45 f8           mov qword ptr [rbp - 8], rax        # node
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 
+from ..debugger.locals import variable_at
 from ..errors import UsageError
 from ..guest.symbols import Symbols
 from ..toolchain.disassembler import Disassembler, Instruction
@@ -26,6 +31,8 @@ from ..toolchain.source import SourceLine
 BYTES_SHOWN = 7
 """Bytes on one row; a longer instruction goes on below."""
 _BYTES = 3 * BYTES_SHOWN - 1
+_PADDING = ("nop", "int3")
+_FRAME_OPERAND = re.compile(r"\[(?P<register>r[bs]p) (?P<sign>[+-]) (?P<offset>0x[0-9a-f]+|\d+)\]")
 _JUMP = re.compile(r"(?:j\w+|call)\s+[.\w]+(?:\+0x[0-9a-f]+)?\s*(?:#|$)")
 
 
@@ -41,12 +48,15 @@ def disassembly(symbols: Symbols, name: str) -> Iterator[str]:
     start, end = image.functions[name]
     yield f"{name}  0x{start:016x}, {end - start} bytes  {image.line(start) or 'no source'}"
     yield ""
-    yield from _rows(image, start, end)
+    yield from _rows(symbols, image, start, end)
 
 
-def _rows(image: Image, start: int, end: int) -> Iterator[str]:
+def _rows(symbols: Symbols, image: Image, start: int, end: int) -> Iterator[str]:
     """Source and bytes; lines of the function's file that became no bytes are shown where they stand."""
     first = image.line(start)
+    if first is not None and first.is_c:
+        yield from _c_rows(symbols, image, start, end, first.file)
+        return
     file, shown = (first.file, _comment_above(image, first)) if first else ("", 0)
     code = Disassembler().code(image, start, end)
     for line, instructions in groupby(code, key=lambda found: image.line(found.address)):
@@ -55,6 +65,27 @@ def _rows(image: Image, start: int, end: int) -> Iterator[str]:
                 yield _text_of(image, file, silent)
             shown = max(shown, line.number)
         yield from _line(line, file, list(instructions), start)
+
+
+def _c_rows(symbols: Symbols, image: Image, start: int, end: int, file: str) -> Iterator[str]:
+    """Lines of C, and below each the instructions that it became there; a line may come several times. Operands in the
+    function's frame are told by their variables."""
+    code = [found for found in Disassembler().code(image, start, end) if image.line(found.address) is not None]
+    while code and code[-1].mnemonic.split()[-1] in _PADDING:
+        code.pop()
+    for line, instructions in groupby(code, key=lambda found: image.line(found.address)):
+        assert line is not None
+        yield f"{line.number:>5}  {line.text.rstrip()}" + (f"  [{line.file}]" if line.file != file else "")
+        for found in instructions:
+            shown, rest = found.bytes[:BYTES_SHOWN].hex(" "), found.bytes[BYTES_SHOWN:].hex(" ")
+            operand = _FRAME_OPERAND.search(found.text)
+            sign = -1 if operand and operand["sign"] == "-" else 1
+            variable = variable_at(symbols, found.address, operand["register"], sign * int(operand["offset"], 0)) \
+                if operand else ""
+            text = f"{found.text:<34}  # {variable}" if variable else found.text
+            yield f"{f'+0x{found.address - start:02x}':<6} {shown:<{_BYTES}}  {text}"
+            if rest:
+                yield f"{'':6} {rest}"
 
 
 def _comment_above(image: Image, line: SourceLine) -> int:

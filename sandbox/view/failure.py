@@ -76,9 +76,9 @@ def instruction(kernel: Kernel, registers: Mapping[str, int], count: int, frames
     detail = Disassembler().detail(_code(kernel, rip), rip, image.symbolize if image else None)
     text = "(no instruction)" if detail is None else detail.instruction.text
     yield f"@{count:,}  {place.source or f'0x{rip:016x}'}  {text}"
-    written = place.source.text.strip() if place.source else ""
-    if " ".join(written.partition("#")[0].split()) not in ("", text):
-        yield f"  {written}"
+    code = place.source.code if place.source else ""
+    if place.source and " ".join(code.split()) not in ("", text):
+        yield f"  {place.source.text.strip()}"
     names = Names(kernel)
     for name in () if detail is None else detail.reads:
         with suppress(KeyError):                         # a register of another kind

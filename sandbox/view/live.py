@@ -12,10 +12,12 @@ own lines begin at the margin.
 
 from __future__ import annotations
 
+from ..trace.callers import Caller, caller_of
 from ..trace.events import Event
 from .trace import call
 
 COUNT_WIDTH = 10
+KERNEL_SOURCES = "kernel_asm/"
 
 
 class EventLines:
@@ -57,7 +59,14 @@ class EventLines:
 
 
 def where(event: Event, program: str) -> str:
-    """The function that called, and the line where it is the program's: ``main, line 17``."""
-    function = event.call_site.partition("+")[0]
-    file, _, line = event.line.rpartition(":")
-    return f"{function}, line {line}" if file and file == program else function
+    """Who asked for it, outside of the C library: ``main, line 17`` in the program's own file, ``insert, more.c:7`` in
+    another one, ``slab_create`` in the kernel."""
+    return place(caller_of(event), program)
+
+
+def place(caller: Caller, program: str) -> str:
+    """A frame in a few words; of the kernel's own the function alone."""
+    if not caller.file or caller.file.startswith(KERNEL_SOURCES):
+        return caller.function
+    line = f"line {caller.line}" if caller.file == program else f"{caller.file}:{caller.line}"
+    return f"{caller.function}, {line}"

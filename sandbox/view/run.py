@@ -11,6 +11,7 @@ from ..guest.outcome import RunKind, RunResult
 from ..heap.slabs import HeapObject, ObjectState
 from ..heap.views import Heap
 from ..kernel import Kernel
+from ..trace.callers import LIBRARY, caller
 from ..trace.events import Event
 from .errors import backtrace, report
 from .live import where
@@ -259,5 +260,6 @@ def what_next(kernel: Kernel, result: RunResult, program: str, following: str = 
 
 def _innermost(kernel: Kernel, result: RunResult) -> str:
     """The innermost function of the program in the backtrace of an error; empty where there is none."""
-    names = (frame.split()[0].partition("+")[0] for frame in (result.error.backtrace if result.error else ()))
-    return next((name for name in names if kernel.program is not None and name in kernel.program.functions), "")
+    every = [caller([frame]) for frame in (result.error.backtrace if result.error else ())]
+    return next((frame.function for frame in every if kernel.program is not None
+                 and frame.function in kernel.program.functions and not frame.file.startswith(LIBRARY)), "")

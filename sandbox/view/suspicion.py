@@ -11,10 +11,12 @@ from ..guest.faults import Failure
 from ..guest.outcome import RunKind, RunResult
 from ..heap.leaks import Leak
 from ..kernel import Kernel
+from ..trace.builder import Names
+from ..trace.callers import caller
 from ..trace.events import Event
 from ..trace.ledger import held
 from ..trace.shadow_objects import Held
-from .live import where
+from .live import place, where
 
 SHOWN = 12
 """Lines of each kind; the rest is counted."""
@@ -83,10 +85,7 @@ def _kept(kernel: Kernel, chunks: Mapping[int, Held], program: str) -> Iterator[
 def _caller(kernel: Kernel, chunk: Held, program: str) -> str:
     if chunk.allocated is None or not chunk.allocated.stack:
         return "nobody known"
-    back = chunk.allocated.stack[0]
-    line = kernel.line(back - 1)
-    place = "" if line is None else f", line {line.number}" if line.file == program else f" ({line})"
-    return f"{kernel.symbolize(back).symbol}{place}"
+    return place(caller(Names(kernel.symbols).stack(chunk.allocated.stack)), program)
 
 
 # -- leaks ------------------------------------------------------------------------------------------------------

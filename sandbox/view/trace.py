@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..address import PAGE_SHIFT
+from ..trace.callers import caller_of
 from ..trace.events import Event
 
 
 def line(event: Event, depth: int = 0) -> str:
     """One event; ``depth`` is how deep it lies below its root."""
-    where = f"   {event.call_site}" + (f" ({event.line})" if event.line else "") if depth == 0 else ""
+    where = f"   {caller_of(event)}" if depth == 0 else ""
     return f"#{event.sequence:<5} {event.entered:>11,} {'  ' * depth}{call(event)}{_detail(event)}{where}"
 
 

@@ -430,7 +430,7 @@ def test_the_cursor_in_the_heap_tells_histories(stepper: Stepper, timeline: Time
 def test_the_help_fits_on_80_x_24_and_names_every_key(stepper: Stepper) -> None:
     text = press(stepper, "?")
     assert all(line in text for line in help_lines()) and len(help_lines()) <= 22
-    for key in "sSnNfFuUcCeE/gwrb[]<>hxz:?q":
+    for key in "sSnNlLiIfFuUcCeE/gwrb[]<>hxz:?q":
         assert re.search(rf"(^|\s){re.escape(key)}(\s|$)", text), key
 
 

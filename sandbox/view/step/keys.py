@@ -13,7 +13,8 @@ class Key:
     does: str
 
 
-MOVES = {"s": "step", "S": "back", "n": "next", "N": "reverse-next", "f": "finish", "F": "reverse-finish",
+MOVES = {"s": "step", "S": "back", "n": "next", "N": "reverse-next", "l": "next-line", "L": "reverse-next-line",
+         "i": "step-line", "I": "reverse-step-line", "f": "finish", "F": "reverse-finish",
          "u": "until", "U": "reverse-until", "c": "continue", "C": "reverse-continue"}
 """Keys that are a command with the number typed before them."""
 DIRECT = {"e": "next-event", "E": "previous-event", "]": "search", "[": "search-back", "<": "goto start",
@@ -25,8 +26,8 @@ PROMPTS = {"/": ("search events: ", "search"), "g": ("go to: ", "goto"), "w": ("
 
 HELP: tuple[tuple[str, tuple[Key, ...]], ...] = (
     ("moving; a number before a key repeats it: 25s", (
-        Key("s  S", "one instruction forwards, backwards"),
-        Key("n  N", "the same over calls and interrupts"),
+        Key("s  S", "one instruction forwards, backwards; n N over calls and interrupts"),
+        Key("l  L", "one source line forwards, backwards; i I into the program's calls"),
         Key("f  F", "finish: to this function's return, back to its call"),
         Key("u  U", "until: a later line of this function, an earlier one"),
         Key("c  C", "continue to the next breakpoint, the previous one"),
@@ -50,4 +51,6 @@ HELP: tuple[tuple[str, tuple[Key, ...]], ...] = (
         Key("?  q", "this help; leave"),
     )),
 )
+HINT_C = "l line  i into  s instruction  f finish  capitals: back  g go  w who  ? help"
+"""Where the line that is about to run is C."""
 HINT = "s step  n next  f finish  u until  capitals: back  / search  g go  w who  ? help"

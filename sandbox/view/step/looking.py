@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ...debugger.locals import told as told_locals
 from ...debugger.wrap import wrapped
 from ...errors import UsageError
 from ...x86 import REGISTERS
@@ -38,6 +39,11 @@ def explained(session: Session, argument: str) -> Iterator[str]:
 
 def printed(session: Session, argument: str) -> Iterator[str]:
     """The value of an expression."""
+    variable = session.scene.locals.find(argument)
+    if variable is not None:
+        place = "" if variable.address is None else f"    at 0x{variable.address:x}"
+        yield f"{variable}{place}"
+        return
     found = _FORMAT.fullmatch(argument)
     value = session.value(found["rest"] if found else argument)
     if found:
@@ -131,6 +137,11 @@ def save(session: Session, argument: str) -> Iterator[str]:
     yield f"saved {argument}"
 
 
+def locals_(session: Session, argument: str) -> Iterator[str]:
+    """The variables of a C function that runs."""
+    yield from told_locals(session.scene.locals, int(argument) if argument.isdecimal() else None)
+
+
 # -- info -------------------------------------------------------------------------------------------------------
 def info(session: Session, argument: str) -> Iterator[str]:
     """One of several lists."""
@@ -178,17 +189,19 @@ def program(session: Session, argument: str) -> Iterator[str]:
 
 
 _TOPICS = {"registers": registers, "breakpoints": breakpoints, "slabs": slabs, "program": program,
-           "console": console, "frame": backtrace}
+           "console": console, "frame": backtrace, "locals": locals_}
 
 LOOKING = (
     Command("explain", (), "", "the instruction that is about to run, in words", explained),
     Command("list", ("l",), "[PLACE]", "source lines around here, or around PLACE", listed),
     Command("backtrace", ("bt", "where"), "", "who has called, innermost first", backtrace),
+    Command("locals", (), "[FRAME]", "the variables of the C function that runs, or of a frame of the backtrace",
+            locals_),
     Command("print", ("p",), "[/xduotcz] VALUE", "rax, rdi+8, kmalloc+0x12, [rsp], dword ptr [rdi]", printed),
     Command("x", (), "/NFU ADDRESS", "memory as in gdb: x/16xb rsp, x/4xg, x/s, x/5i", examine),
     Command("whatis", (), "ADDRESS", "what lies at an address, in a sentence", whatis),
     Command("walk", (), "ADDRESS", "how the page tables translate an address", walk),
-    Command("info", ("i",), "TOPIC", "registers, breakpoints, slabs, program, console, frame", info),
+    Command("info", ("i",), "TOPIC", "registers, breakpoints, slabs, program, console, frame, locals", info),
     Command("slabs", (), "[CACHE]", "every cache on a line, or one with its slabs as rows of cells", slabs),
     Command("validate", (), "", "judge every byte of the heap; fails when something is wrong", validate),
     Command("console", (), "", "all that the guest has printed until now", console),

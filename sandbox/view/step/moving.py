@@ -1,4 +1,4 @@
-"""Commands that go somewhere in a run: by instructions and calls, to lines and places, by the clock.
+"""Commands that go somewhere in a run: by instructions and calls, by lines, to places, by the clock.
 
 Each ends by saying where it is.
 """
@@ -69,7 +69,7 @@ def _times(session: Session, argument: str, move: Callable[[], Moment], possible
         before = session.timeline.position
         try:
             move()
-        except PositionError:
+        except (PositionError, UsageError):
             if before == start:
                 raise
             break
@@ -88,6 +88,26 @@ def not_at_the_start(session: Session) -> None:
     """:class:`UsageError` where nothing was before."""
     if session.timeline.position == session.timeline.start:
         raise UsageError("this is the start of the run")
+
+
+def step_line(session: Session, argument: str) -> Iterator[str]:
+    """Source lines forwards."""
+    yield from _times(session, argument, session.timeline.step_line, not_at_the_end)
+
+
+def reverse_step_line(session: Session, argument: str) -> Iterator[str]:
+    """Source lines backwards."""
+    yield from _times(session, argument, session.timeline.reverse_step_line, not_at_the_start)
+
+
+def next_line(session: Session, argument: str) -> Iterator[str]:
+    """Source lines forwards, calls as part of them."""
+    yield from _times(session, argument, session.timeline.next_line, not_at_the_end)
+
+
+def reverse_next_line(session: Session, argument: str) -> Iterator[str]:
+    """Source lines backwards, calls as part of them."""
+    yield from _times(session, argument, session.timeline.reverse_next_line, not_at_the_start)
 
 
 # -- by lines and places ----------------------------------------------------------------------------------------
@@ -132,7 +152,7 @@ def _lines(session: Session, forwards: bool) -> frozenset[int]:
         raise UsageError("no source line is known here: step by instructions")
     number = scene.line.number
     found = {address for address, (file, line) in scene.image.lines.items() if address in body
-             and file == scene.line.file and (line > number if forwards else line < number)}
+             and file == scene.line.file and (line > number if forwards else 0 < line < number)}
     callers = [frame.partition(" ")[0] for frame in scene.frames[1:2]]
     return frozenset(found.union(*(addresses(session.timeline.kernel.symbols, caller) for caller in callers))
                      if forwards else found)
@@ -201,6 +221,10 @@ MOVING = (
     Command("next", ("n", "ni", "nexti"), "[N]", "the same forwards, over calls and interrupts", following, True),
     Command("reverse-next", ("N", "rn", "rni", "reverse-nexti"), "[N]", "the same backwards, over calls and interrupts",
             reverse_next, True),
+    Command("next-line", ("nl",), "[N]", "one source line forwards, or N, over calls", next_line, True),
+    Command("reverse-next-line", ("rnl",), "[N]", "one source line backwards, over calls", reverse_next_line, True),
+    Command("step-line", ("sl",), "[N]", "one source line forwards, into the program's own functions", step_line, True),
+    Command("reverse-step-line", ("rsl",), "[N]", "one source line backwards, into them", reverse_step_line, True),
     Command("finish", ("f", "fin"), "[N]", "to the return of this function", finish, True),
     Command("reverse-finish", ("F",), "[N]", "back to the call of this function", reverse_finish, True),
     Command("until", ("u", "advance"), "[PLACE]", "to a later line of this function, past its loops; or to PLACE",

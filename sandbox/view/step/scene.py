@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ...debugger.explain import Explanation
+from ...debugger.locals import Locals, locals_of
 from ...debugger.moment import Moment
 from ...debugger.name import Name
 from ...debugger.names import Names
@@ -66,6 +67,11 @@ class Scene:
         """The registers that differ from those shown before; RIP always does, and is not among them."""
         return frozenset(name for name, value in self.registers.items()
                          if name != "rip" and self.before.get(name, value) != value)
+
+    @cached_property
+    def locals(self) -> Locals:
+        """The variables of C."""
+        return locals_of(self.kernel, self.registers)
 
     @cached_property
     def names(self) -> Names:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import SandboxError
 from . import console, heap, registers, source, stack, trace
-from .keys import HINT
+from .keys import HINT, HINT_C
 from .layout import SMALLEST, Box, layout, too_small
 from .rows import Row, block, harmless, wrapped
 from .scene import Scene
@@ -61,7 +61,11 @@ def _status(stepper: Stepper, width: int) -> list[Row]:
         return [Row.of((" ".join(f"enter: {event}".split()), "key")).fit(width)]
     if stepper.digits:
         return [Row.of((stepper.digits, "key"), "  times, or % of the run, or G to go there").fit(width)]
-    return [Row.of((HINT, "dim")).fit(width)]
+    return [Row.of((_hint(stepper.session.scene), "dim")).fit(width)]
+
+
+def _hint(scene: Scene) -> str:
+    return HINT_C if scene.line is not None and scene.line.is_c else HINT
 
 
 # -- the body ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ...debugger.expressions import is_bare_address
 from ...debugger.lives import history as lives_of
 from ...debugger.moment import Access
 from ...errors import UsageError
+from ...trace.callers import caller_of
 from ...trace.events import SCHEMA, Event
 from ...trace.functions import KINDS
 from ..live import COUNT_WIDTH
@@ -78,8 +79,19 @@ def _word(session: Session, word: str) -> Test:
     if word[0].isdigit() or word[0] in "$[" or is_bare_address(word):
         address = session.expressions.value(word)
         return lambda event: event.address <= address < event.address + max(event.bytes_alloc, 1)
-    return lambda event: word in (event.kind, event.cache, event.function, event.call_site.partition("+")[0]) or \
-        (":" in word and event.line.endswith(word))
+    return lambda event: word in (event.kind, event.cache, event.function, *_callers(event)) or \
+        (":" in word and any(line.endswith(word) for line in _lines(event)))
+
+
+def _callers(event: Event) -> tuple[str, str]:
+    """The function that called, and the one that asked for it."""
+    return event.call_site.partition("+")[0], caller_of(event).function
+
+
+def _lines(event: Event) -> tuple[str, str]:
+    """Their lines."""
+    asked = caller_of(event)
+    return event.line, f"{asked.file}:{asked.line}" if asked.file else ""
 
 
 # -- events -----------------------------------------------------------------------------------------------------
@@ -144,6 +156,9 @@ def bytes_of(session: Session, text: str) -> Bytes:
     address_text, _, size_text = text.rpartition(" ")
     if address_text and re.fullmatch(r"[0-9]+", size_text) and address_text.rstrip()[-1:] not in "+-*":
         return Bytes(session.value(address_text), session.count(size_text))
+    variable = session.variable(text)
+    if variable is not None:
+        return Bytes(*variable)
     address = session.value(text)
     name = session.scene.names.name(address)
     fits = name.at <= address and 0 < name.width <= 8

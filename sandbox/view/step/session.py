@@ -44,7 +44,8 @@ class Session:
         self.ended = False
         self.failed = False
         self.sought = ""
-        self.expressions = Expressions(timeline.kernel.symbols, timeline.kernel.registers, timeline.kernel.memory)
+        self.expressions = Expressions(timeline.kernel.symbols, timeline.kernel.registers, timeline.kernel.memory,
+                                       lambda name: self.scene.locals.value(name))
         self._again = ""
         self._scene = Scene(self.run)
         self._shown = self._key()
@@ -86,6 +87,11 @@ class Session:
         found = self.expressions.value(text)
         self.expressions.last = found
         return found
+
+    def variable(self, text: str) -> tuple[int, int] | None:
+        """Address and size of the C variable that a text names; None for another text, and without a place in RAM."""
+        found = self.scene.locals.find(text)
+        return None if found is None or found.address is None else (found.address, max(found.variable.type.size, 1))
 
     def count(self, text: str) -> int:
         """How many times; 1 when nothing is said."""

@@ -8,8 +8,9 @@
            > 48 81 ff 00 20 00 00
       71     ja .Lkmalloc_large
 
-Where there is room, every line has its bytes beside it, and what the processor decodes is told where the source says
-it in other words. ``*`` is a breakpoint.
+Where there is room, every line of assembly has its bytes beside it, and what the processor decodes is told where the
+source says it in other words. A line of C has the instructions below it that the present one is among. ``*`` is a
+breakpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 from collections.abc import Mapping
 
 from ...toolchain.disassembler import Instruction
-from ...toolchain.source import SourceLine
+from ...toolchain.source import SourceLine, parts
 from ..disasm import BYTES_SHOWN, alike
 from .rows import Row, block, window
 from .run import Listing
@@ -46,10 +47,11 @@ def rows(scene: Scene, width: int, height: int, offset: int = 0) -> list[Row]:
 
 
 def _lines(scene: Scene, listing: Listing, line: SourceLine, width: int, height: int, offset: int) -> list[Row]:
-    below = _instructions(scene, listing, line, with_bytes=width < WIDE)
+    below = _c_instructions(scene, listing, line, width >= WIDE) if line.is_c else \
+        _instructions(scene, listing, line, with_bytes=width < WIDE)
     marked = {found.number for address in scene.breakpoints
               if (found := listing.image.line(address)) is not None and found.file == line.file}
-    beside = listing.bytes(line.file) if width >= WIDE else None
+    beside = listing.bytes(line.file) if width >= WIDE and not line.is_c else None
     text = listing.lines(line.file)
     count = len(text) + len(below)
     shown = window(count, height, min(max(line.number - 1 + len(below) // 2 + offset, 0), count - 1))
@@ -59,14 +61,16 @@ def _lines(scene: Scene, listing: Listing, line: SourceLine, width: int, height:
         if line.number <= at < line.number + len(below):
             rows.append(below[at - line.number])
         else:
-            rows.append(_line(number, text[number - 1], number == line.number, number in marked, beside))
+            rows.append(_line(SourceLine(line.file, number, text[number - 1]), number == line.number, number in marked,
+                              beside))
     return rows
 
 
-def _line(number: int, source: str, current: bool, marked: bool, beside: Mapping[int, bytes] | None) -> Row:
-    code, comment = _parts(source)
+def _line(line: SourceLine, current: bool, marked: bool, beside: Mapping[int, bytes] | None) -> Row:
+    code, comment = parts(line.file, line.text)
+    number = line.number
     gap = " " * (0 if not (code and comment) else 2 if beside is None else max(2, COMMENT_COLUMN - len(code)))
-    style = "current" if current else "label" if _LABEL.match(code) else ""
+    style = "current" if current else "label" if _LABEL.match(code) and not line.is_c else ""
     sign = ">" if current else " "
     row = Row.of(("*" if marked else " ", "bad"), (sign, "current"), (f"{number:>4} ", "count"))
     if beside is not None:
@@ -76,19 +80,33 @@ def _line(number: int, source: str, current: bool, marked: bool, beside: Mapping
     return row + Row.of((code, style), gap, (comment, "comment"))
 
 
-def _parts(source: str) -> tuple[str, str]:
-    """Code and comment; a ``#`` in quotes begins none."""
-    quoted = False
-    for at, character in enumerate(source):
-        quoted ^= character == '"' and source[at - 1 : at] != "\\"
-        if character == "#" and not quoted:
-            return source[:at].rstrip() or source[:at], source[at:]
-    return source, ""
-
-
 def _instructions(scene: Scene, listing: Listing, line: SourceLine, with_bytes: bool) -> list[Row]:
     """The instructions of the current line, the one about to run marked; none where the line, which has its bytes
     beside it then, says it all."""
+    found = _of_line(scene, listing, line)
+    current = _current(scene, found)
+    if not with_bytes and len(found) == 1 and alike(line.code, found[0].text):
+        return []
+    shown = window(len(found), MACRO_ROWS, current)
+    if len(found) == 1 and with_bytes:           # the head of the screen has its text
+        return [_instruction(found[0], True, 0)]
+    widest = max((len(_bytes(found[index])) for index in shown), default=0)
+    return [_instruction(found[index], index == current, widest) for index in shown]
+
+
+def _c_instructions(scene: Scene, listing: Listing, line: SourceLine, with_bytes: bool) -> list[Row]:
+    """The same of a line of C, which never says what its instructions are."""
+    found = _of_line(scene, listing, line)
+    current = _current(scene, found)
+    shown = window(len(found), MACRO_ROWS, current)
+    widest = max((len(_bytes(found[index])) for index in shown), default=0)
+    return [_instruction(found[index], index == current, widest) if with_bytes else
+            Row.of("     ", (">" if index == current else " ", "current"), " ",
+                   (found[index].text, "current" if index == current else "dim")) for index in shown]
+
+
+def _of_line(scene: Scene, listing: Listing, line: SourceLine) -> list[Instruction]:
+    """The instructions around the one about to run that belong to its line."""
     rip, found = scene.moment.rip, list[Instruction]()
     at = listing.start(rip)
     while len(found) < 64 and (here := listing.image.line(at)) is not None and \
@@ -100,14 +118,12 @@ def _instructions(scene: Scene, listing: Listing, line: SourceLine, with_bytes: 
         at = instruction.end
     if not any(instruction.address == rip for instruction in found):     # a jump into the middle of an instruction
         found = [scene.instruction] if scene.instruction else []
-    current = next((index for index, instruction in enumerate(found) if instruction.address == rip), 0)
-    if not with_bytes and len(found) == 1 and alike(line.text.partition("#")[0].strip(), found[0].text):
-        return []
-    shown = window(len(found), MACRO_ROWS, current)
-    if len(found) == 1 and with_bytes:           # the head of the screen has its text
-        return [_instruction(found[0], True, 0)]
-    widest = max((len(_bytes(found[index])) for index in shown), default=0)
-    return [_instruction(found[index], found[index].address == rip, widest) for index in shown]
+    return found
+
+
+def _current(scene: Scene, found: list[Instruction]) -> int:
+    """The index of the instruction that is about to run."""
+    return next((index for index, instruction in enumerate(found) if instruction.address == scene.moment.rip), 0)
 
 
 def _bytes(instruction: Instruction) -> str:

@@ -4,6 +4,7 @@
 
     rsp+00 ffffffffa0000011 return to main+0x11 (examples/01_first_allocation.asm:15)
         08 ffffc9000000ffe0 rbp of main
+       +10 ffff888000003000 list kmalloc-16[0]       a variable of C
 """
 
 from __future__ import annotations
@@ -74,5 +75,13 @@ def _note(scene: Scene, at: int, value: int, links: set[int], callers: list[str]
     if callers and scene.kernel.symbols.in_text(value) and \
             str(scene.kernel.symbolize(value)).partition(" ")[0] == callers[0].partition(" ")[0]:
         return f"return to {callers.pop(0)}", "function"
-    note = scene.short(value)
+    note, variables = scene.short(value), _variables(scene, at)
+    if variables:
+        return f"{variables} {note}".rstrip(), "address"
     return note, "dim" if note.isdecimal() else "address"
+
+
+def _variables(scene: Scene, at: int) -> str:
+    """The variables of C that lie in a word: ``i, list``."""
+    found = (scene.locals.name(address) for address in range(at, at + WORD))
+    return ", ".join(dict.fromkeys(name.whole for name in found if name is not None))

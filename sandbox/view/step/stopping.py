@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ...debugger.places import asked_line
 from ...debugger.search import Hit, Watch
 from .command import Command
 from .moving import not_at_the_end, not_at_the_start, place
@@ -55,16 +56,21 @@ def break_at(session: Session, argument: str) -> Iterator[str]:
     added = session.breakpoints.add(text, found)
     where = ", ".join(str(session.timeline.kernel.symbolize(address)) for address in found)
     yield f"breakpoint {added.number}: {where}"
+    line, there = asked_line(text), session.timeline.kernel.line(found[0])
+    line = int(text) if line is None and text.isdecimal() else line
+    if line is not None and there is not None and there.number != line:
+        yield f"line {line} has no code; the next that has is {there.number}"
 
 
 def watch(session: Session, argument: str, read: bool = False, write: bool = True) -> Iterator[str]:
     """Stop whenever memory is accessed."""
     text, _, size = argument.partition(",")
-    address, length = session.value(text), session.count(size) if size else 8
+    variable = None if size else session.variable(text.strip())
+    address, length = variable or (session.value(text), session.count(size) if size else 8)
     session.timeline.kernel.memory.read(address, length)         # what is not mapped cannot be watched
     added = session.breakpoints.add(text.strip(), (), Watch(address, length, read, write))
     yield f"{added.kind} {added.number}: {length} byte{'' if length == 1 else 's'} at 0x{address:016x}, " \
-          f"{session.scene.names.name(address)}"
+          f"{session.scene.locals.name(address) or session.scene.names.name(address)}"
 
 
 def delete(session: Session, argument: str) -> Iterator[str]:
@@ -79,7 +85,7 @@ def delete(session: Session, argument: str) -> Iterator[str]:
 
 STOPPING = (
     Command("break", ("b",), "[PLACE]", "stop at PLACE: kmalloc, slab.asm:120, a line of this file, *0x...", break_at),
-    Command("watch", (), "ADDRESS[,SIZE]", "stop before bytes are written (8, unless told otherwise)", watch),
+    Command("watch", (), "ADDRESS[,SIZE]", "stop before bytes are written (8, or a C variable's own)", watch),
     Command("rwatch", (), "ADDRESS[,SIZE]", "stop before bytes are read",
             lambda session, argument: watch(session, argument, read=True, write=False)),
     Command("awatch", (), "ADDRESS[,SIZE]", "stop before bytes are read or written",
