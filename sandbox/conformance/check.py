@@ -13,20 +13,22 @@ returns ends its list; the next one begins on a fresh machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from ..guest.allocator import ForeignAllocator, allocator_options
-from ..kernel import assemble_allocator
+from ..guest.images import Files, assemble_allocator
 from ..toolchain import packaged
+from ..toolchain.c.options import c_options
 from . import judges, scripts
 from .figures import costs, pages, waste_figures
 from .findings import Finding, Play
 from .judges import Judge
 from .operations import Script
 from .player import Player, play
-from .report import LINES, Figure, Line, Report
+from .report import LINES, OPTIONAL, ROLE_OF, Figure, Line, Report
 from .shrink import WORK, shrink
 from .subject import Subject
 from .workloads import WORKLOADS, workload
@@ -43,6 +45,8 @@ OFTEN = 300
 MIXED = ("returns", "alignment", "overlap", "confined", "registers")
 """The properties that one random list is played for; every other list may find them broken as well."""
 
+CLAIMS = {**LINES, **OPTIONAL}
+"""Every line that a report may have."""
 _FIRST = Script("ladder", (("allocate", 0, scripts.LADDER[0]),))
 
 
@@ -53,29 +57,40 @@ class Trial(NamedTuple):
     judge: Judge
 
 
-def check(allocator: str | Path, *, seed: int = 0, symbols: Mapping[str, str | None] | None = None,
-          refused: int | None = None, arena: int | str = ARENA, limit: int = CALL_LIMIT,
-          shorten: bool = True) -> Report:
-    """Put an allocator through the pack; ``allocator`` and its options are those of :func:`sandbox.boot`.
+def check(allocator: Files, *, seed: int = 0, symbols: Mapping[str, str | None] | None = None,
+          refused: int | None = None, arena: int | str = ARENA, limit: int = CALL_LIMIT, shorten: bool = True,
+          cc: str | None = None, cflags: str | Sequence[str] = "") -> Report:
+    """Put an allocator through the pack; ``allocator``, one file or several, and its options are those of
+    :func:`sandbox.boot`.
 
     ``limit`` is in instructions, for each call. ``shorten``: lists that fail are shrunk, which takes longer than the
-    check. Raises what assembling it raises, and ``ProgramError`` for functions that are missing.
+    check. Raises what assembling, compiling and linking it raise, and ``ProgramError`` for functions that are missing.
     """
     if type(seed) is not int:
         raise UsageError(f"a seed is a number, not {seed!r}")
     if type(limit) is not int or limit <= 0:
         raise UsageError(f"a limit is a positive number of instructions, not {limit!r}")
     options = allocator_options(symbols, refused, arena)
-    foreign = assemble_allocator(allocator, packaged.kernel_image(), options)
-    name = "allocator" if "\n" in str(allocator) else str(allocator)
-    return check_image(name, foreign, seed=seed, limit=limit, shorten=shorten)
+    compiler = c_options(cc, cflags)
+    foreign = assemble_allocator(allocator, packaged.kernel_image(), options, compiler)
+    modules = [] if isinstance(allocator, (str, Path)) else [str(file) for file in allocator[1:]]
+    more = {"modules": modules, "cc": compiler.cc, "cflags": list(compiler.flags)}
+    return check_image(shown_name(allocator), foreign, seed=seed, limit=limit, shorten=shorten,
+                       more={name: value for name, value in more.items() if value})
+
+
+def shown_name(allocator: Files) -> str:
+    """What a report calls an allocator: its first file; source text has no name."""
+    first = allocator if isinstance(allocator, (str, Path)) else next(iter(allocator), "")
+    return "allocator" if "\n" in str(first) else str(first)
 
 
 def check_image(name: str, allocator: ForeignAllocator, *, seed: int = 0, limit: int = CALL_LIMIT,
-                shorten: bool = True) -> Report:
-    """Put an allocator through the pack that is assembled already."""
+                shorten: bool = True, more: Mapping[str, Any] | None = None) -> Report:
+    """Put an allocator through the pack that is assembled already; ``more`` are options for the report."""
     with Subject(allocator, limit, seed) as subject:
-        return _Check(name, subject, seed, shorten).report()
+        report = _Check(name, subject, seed, shorten).report()
+    return replace(report, options={**report.options, **(more or {})})
 
 
 def replay(allocator: ForeignAllocator, line: str, script: Script, *, limit: int = CALL_LIMIT) -> Line:
@@ -83,13 +98,14 @@ def replay(allocator: ForeignAllocator, line: str, script: Script, *, limit: int
 
     A list that does not fail (any more) is a line that passed, and its ``reason`` says so.
     """
-    if line not in LINES:
-        raise UsageError(f"{line!r} is no line of a report: they are {', '.join(LINES)}")
+    if line not in CLAIMS:
+        raise UsageError(f"{line!r} is no line of a report: they are {', '.join(CLAIMS)}")
     with Subject(allocator, limit) as subject:
         found = judges.judge_of(line)(play(subject, script))
     if found is None:
-        return Line(line, LINES[line], True, f"{script.name}: the list does not fail again", script=script, again=False)
-    return Line(line, LINES[line], False, f"{script.name}, {found.reason}", script=script, broken=found.line)
+        return Line(line, CLAIMS[line], True, f"{script.name}: the list does not fail again", script=script,
+                    again=False)
+    return Line(line, CLAIMS[line], False, f"{script.name}, {found.reason}", script=script, broken=found.line)
 
 
 class _Check:
@@ -116,7 +132,7 @@ class _Check:
             trials, work = self._trials(largest), {name: workload(name, seed, largest) for name in WORKLOADS}
             for script in [script for own in trials.values() for script, _ in own] + list(work.values()):
                 self._play(script)
-            lines = [self._line(name, trials, work) for name in LINES]
+            lines = [self._line(name, trials, work) for name in self._claims]
         return Report(self._name, seed, subject.allocator.options.to_dict(), tuple(lines))
 
     def _trials(self, largest: int) -> dict[str, list[Trial]]:
@@ -130,6 +146,8 @@ class _Check:
                "reuse": fills[:1], "exhaustion": fills, "double_free": scripts.double_frees(subject, seed, largest),
                "wild_free": scripts.wild_frees(subject, seed, largest), "leak": [churn, *fills],
                "stats": [scripts.accounts(seed, largest), *fills]}
+        more = {"resize": scripts.resizes, "zeroed": scripts.zeroes, "aligned": scripts.alignments}
+        own |= {name: [make(seed, largest)] for name, make in more.items() if name in self._claims}
         return {name: [Trial(script, judges.judge_of(name)) for script in found] for name, found in own.items()}
 
     def _nothing(self) -> list[Line]:
@@ -139,7 +157,13 @@ class _Check:
         reason = fatal.reason if fatal else f"operation 0: {self._subject.name('allocate')} gives 0 for every size " \
                                             f"from {scripts.LADDER[0]} to {scripts.LADDER[-1]}"
         return [Line(name, claim, False, reason, script=_FIRST, broken=fatal.line if fatal else "")
-                for name, claim in LINES.items()]
+                for name, claim in self._claims.items()]
+
+    @property
+    def _claims(self) -> dict[str, str]:
+        """The lines of this allocator's report."""
+        return {name: claim for name, claim in CLAIMS.items()
+                if name in LINES or ROLE_OF[name] in self._subject.allocator.options.names}
 
     # -- lines ------------------------------------------------------------------------------------------------
     def _line(self, name: str, trials: Mapping[str, Sequence[Trial]], work: Mapping[str, Script]) -> Line:
@@ -169,14 +193,14 @@ class _Check:
     def _verdict(self, name: str, trials: Sequence[Trial], figures: Mapping[str, Figure]) -> Line:
         found = [(trial, finding) for trial in trials if (finding := trial.judge(self._play(trial.script))) is not None]
         if not found:
-            return Line(name, LINES[name], True, "", figures)
+            return Line(name, CLAIMS[name], True, "", figures)
         # A list that broke this very property tells more than one that was cut short by something else.
         trial, finding = min(found, key=lambda pair: pair[1].line != name and name not in WORKLOADS)
         script, again = self._shrink(trial, finding)
         reason = finding.reason if again else f"{finding.reason}; the list did not fail again"
         if script in self._hints:
             reason = f"{reason}; {self._hints[script]}"
-        return Line(name, LINES[name], False, f"{trial.script.name}, {reason}", figures, script, again, finding.line)
+        return Line(name, CLAIMS[name], False, f"{trial.script.name}, {reason}", figures, script, again, finding.line)
 
     def _figures(self, name: str, own: Sequence[Trial], plays: Mapping[str, Play]) -> dict[str, Figure]:
         if name == "exhaustion":

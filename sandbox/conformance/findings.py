@@ -34,6 +34,7 @@ class Play:
     ``done``: operations that were carried out; ``served``: one mapping a round, from the numbers of operations to the
     pointers that they were answered with; ``pages``: its own that the allocator wrote or handed out, without the
     ``init_pages`` of ``init``; ``peak_bytes``: the most that was held, when ``peak_pages`` had ever been handed out;
+    ``given_back``: pages that went back to the page allocator;
     ``answer``: how a free that must be refused was answered, ``panic: its words``, ``refused`` or ``taken``;
     ``hint``: where the allocator first read what a caller holds, when somebody wanted to know.
     """
@@ -46,6 +47,7 @@ class Play:
     done: int = 0
     pages: int = 0
     init_pages: int = 0
+    given_back: int = 0
     peak_bytes: int = 0
     peak_pages: int = 0
     answer: str = ""

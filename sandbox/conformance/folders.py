@@ -1,5 +1,8 @@
 """A class's work on disk: a directory with one folder for each student, and the allocator's source in each.
 
+A source is assembly or C. One in C may include and use what else is in its folder, but one file is the allocator: that
+with the name that was asked for, whichever of the two suffixes it has, or else the only one there is.
+
 Nothing in a folder is trusted: a source is a file of its own folder, links followed, and every folder that has none is
 one with the reason.
 """
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 
-SUFFIX = ".asm"
+SUFFIXES = (".asm", ".c")
 SHOWN = 4
 
 
@@ -28,7 +31,8 @@ class Folder:
 def folders(directory: Path, name: str) -> list[Folder]:
     """The folders in order of their names; files beside them, and hidden ones, are none of them.
 
-    The source is the file called ``name``, or else the only one that ends in ``.asm``.
+    The source is the file called ``name``, or that name with the other suffix, or else the only one that ends in
+    ``.asm`` or ``.c``.
     """
     try:
         with os.scandir(directory) as entries:
@@ -44,19 +48,27 @@ def folders(directory: Path, name: str) -> list[Folder]:
 def _folder(directory: Path, student: str, name: str) -> Folder:
     try:
         files = sorted(path.name for path in (directory / student).iterdir())
-        found = [file for file in files if file == name or (file.lower().endswith(SUFFIX) and file[0] != ".")]
-        chosen = name if name in found else found[0] if len(found) == 1 else ""
+        found = [file for file in files if file == name or (file.lower().endswith(SUFFIXES) and file[0] != ".")]
+        named = next((other for other in _names(name) if other in found), "")
+        chosen = named or (found[0] if len(found) == 1 else "")
         error = _refused(directory / student, chosen) if chosen else _unclear(found, name)
     except (OSError, RuntimeError) as trouble:   # RuntimeError: a loop of links, before Python 3.13
         return Folder(student, None, f"cannot be read: {getattr(trouble, 'strerror', None) or 'a loop of links'}")
     return Folder(student, None, error) if error else Folder(student, Path(student, chosen))
 
 
+def _names(name: str) -> list[str]:
+    """The name, and the same with the other suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    return [name, *(stem + other for other in SUFFIXES if dot and f".{suffix}" in SUFFIXES and other != f".{suffix}")]
+
+
 def _unclear(found: list[str], name: str) -> str:
     if not found:
-        return f"there is no {SUFFIX} file in it"
+        return f"there is no {' or '.join(SUFFIXES)} file in it"
+    kinds = [suffix for suffix in SUFFIXES if any(file.lower().endswith(suffix) for file in found)]
     shown = ", ".join(found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
-    return f"there are {len(found)} {SUFFIX} files in it ({shown}), and none is called {name}"
+    return f"there are {len(found)} {' and '.join(kinds)} files in it ({shown}), and none is called {name}"
 
 
 def _refused(folder: Path, chosen: str) -> str:

@@ -39,6 +39,8 @@ def reuse(play: Play) -> Finding | None:
     """Of a fill that is played twice: the second round must be given what the first one gave back."""
     if len(play.served) < 2 and play.fatal is None:
         return None                              # it was played once: nothing could come back
+    if play.given_back:
+        return None                              # the page allocator hands it out again, at another address perhaps
     lost = play.found("leak")
     cause = lost if lost is not None and lost.way == "refused" else play.fatal
     if cause is not None:

@@ -8,6 +8,9 @@
 ``("wild", place, off)``  free an address that is nobody's: ``place`` is one of :data:`PLACES`
 ``("null",)``             free 0, which does nothing
 ``("stats",)``            ask for its own account, and compare
+``("resize", n, size)``   reallocate chunk ``n``, and check that its bytes are there; nothing when it is not held
+``("zeroed", n, c, s)``   allocate ``c`` times ``s`` bytes of zeros, and keep them as chunk ``n``
+``("aligned", n, a, s)``  allocate ``s`` bytes at a multiple of ``a``, and keep them as chunk ``n``
 ======================== ==============================================================================================
 
 A script is a list that is played ``rounds`` times; what is still held at the end of a round is freed.
@@ -22,7 +25,8 @@ from ..errors import UsageError
 
 Operation: TypeAlias = "tuple[str | int, ...]"
 PLACES = ("arena", "behind the arena", "kernel text", "kernel data", "stack", "page 0", "no address")
-_FIELDS = {"allocate": 2, "free": 1, "again": 1, "wild": 2, "null": 0, "stats": 0}
+_FIELDS = {"allocate": 2, "free": 1, "again": 1, "wild": 2, "null": 0, "stats": 0, "resize": 2, "zeroed": 3,
+           "aligned": 3}
 
 
 class Script(NamedTuple):
@@ -74,6 +78,10 @@ def describe(operation: Operation) -> str:
     if kind == "wild":
         where = f"chunk {values[0]}" if isinstance(values[0], int) else str(values[0])
         return f"deallocate of {where} {int(values[1]):+d}" if values[1] else f"deallocate of {where}"
+    if kind == "resize":
+        return f"reallocate of chunk {values[0]} to {values[1]}"
+    if kind in ("zeroed", "aligned"):
+        return f"allocate_{kind}({', '.join(str(value) for value in values[1:])}) for chunk {values[0]}"
     return {"null": "deallocate(0)", "stats": "stats"}[str(kind)]
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import AssemblyError, EngineError, EngineHung, ProgramError, SandboxError, UsageError
+from ..errors import (
+    AssemblyError,
+    CompileError,
+    CompilerMissing,
+    EngineError,
+    EngineHung,
+    LinkError,
+    ProgramError,
+    SandboxError,
+    UsageError,
+)
+from ..guest.images import Files
 from ..isolated import Bounds, Child
 from ..isolated.run import revived
-from .check import ARENA, CALL_LIMIT, check
+from .check import ARENA, CALL_LIMIT, check, shown_name
 from .operations import Script
 from .report import Line, Report
 
 WORKER = "sandbox.conformance.worker"
+_NOT_LOADED = (AssemblyError, CompileError, LinkError, ProgramError)
 SECONDS = 1800.0
 """How long the host may work at one allocator: many times what the slowest check takes, so that it never decides."""
 
@@ -30,18 +42,22 @@ class CheckOptions:
     arena: int | str = ARENA
     limit: int = CALL_LIMIT
     shorten: bool = True
+    cc: str | None = None
+    cflags: str | Sequence[str] = ""
 
     def keywords(self) -> dict[str, Any]:
         """The arguments of ``check``, of values that JSON knows."""
         return {"seed": self.seed, "symbols": dict(self.symbols), "refused": self.refused, "arena": self.arena,
-                "limit": self.limit, "shorten": self.shorten}
+                "limit": self.limit, "shorten": self.shorten, "cc": self.cc,
+                "cflags": self.cflags if isinstance(self.cflags, str) else list(self.cflags)}
 
 
 @dataclass(frozen=True)
 class Outcome:
     """``report``, or None and ``error``: why there is none, in a sentence.
 
-    ``loaded`` is false when the source itself was the reason: it is missing, does not assemble, or lacks a function.
+    ``loaded`` is false when the source itself was the reason: it is missing, does not assemble, compile or link, or
+    lacks a function.
     """
 
     allocator: str
@@ -51,33 +67,44 @@ class Outcome:
     loaded: bool = True
 
 
-def outcome_of(allocator: str | Path, options: CheckOptions) -> Outcome:
+def outcome_of(allocator: Files, options: CheckOptions) -> Outcome:
     """Check in this process."""
     try:
-        return Outcome(str(allocator), options.seed, check(allocator, **options.keywords()))
+        return Outcome(_name(allocator), options.seed, check(allocator, **options.keywords()))
     except SandboxError as error:
-        return _failed(str(allocator), options, error)
+        return _failed(_name(allocator), options, error)
 
 
-def isolated_outcome(allocator: str | Path, options: CheckOptions, bounds: Bounds | None = None) -> Outcome:
+def isolated_outcome(allocator: Files, options: CheckOptions, bounds: Bounds | None = None) -> Outcome:
     """Check in a process of its own; whatever the allocator does to its engine ends there, and is the outcome."""
     with Child(WORKER, bounds or Bounds(seconds=SECONDS)) as child:
         return asked(child, allocator, options, Path.cwd())
 
 
-def asked(child: Child, allocator: str | Path, options: CheckOptions, directory: Path) -> Outcome:
+def asked(child: Child, allocator: Files, options: CheckOptions, directory: Path) -> Outcome:
     """Have a process check an allocator, which is looked for in ``directory``. When the outcome was not ``loaded``,
     nothing of it was run in the process."""
-    named = allocator if isinstance(allocator, str) else {"path": str(allocator)}
+    several = isinstance(allocator, Sequence) and not isinstance(allocator, str)
+    named = [_packed(file) for file in allocator] if several else _packed(allocator)  # type: ignore[union-attr,arg-type]
     try:
         for message in child.ask(allocator=named, directory=str(directory), options=options.keywords()):
             if "error" in message:
                 raise revived(message["error"])
             if "report" in message:
-                return Outcome(str(allocator), options.seed, _report(message["report"]))
+                return Outcome(_name(allocator), options.seed, _report(message["report"]))
     except SandboxError as error:
-        return _failed(str(allocator), options, error)
-    return Outcome(str(allocator), options.seed, None, "the check's process ended its answer without a report")
+        return _failed(_name(allocator), options, error)
+    return Outcome(_name(allocator), options.seed, None, "the check's process ended its answer without a report")
+
+
+def _packed(file: str | Path) -> Any:
+    """A file as JSON has it: a text may be the number of an example, or a source."""
+    return file if isinstance(file, str) else {"path": str(file)}
+
+
+def _name(allocator: Files) -> str:
+    """What an outcome calls an allocator."""
+    return str(allocator) if isinstance(allocator, (str, Path)) else shown_name(allocator)
 
 
 def _report(data: Mapping[str, Any]) -> Report:
@@ -91,7 +118,9 @@ def _report(data: Mapping[str, Any]) -> Report:
 
 
 def _failed(allocator: str, options: CheckOptions, error: SandboxError) -> Outcome:
-    """The outcome that an error is; one of the caller's own is raised."""
+    """The outcome that an error is; one of the caller's own, or of this host's, is raised."""
+    if isinstance(error, CompilerMissing):
+        raise error
     sentence = str(error)
     if isinstance(error, AssemblyError):         # without the line's text
         sentence = f"{error.file}:{error.line}: {error.reason}"
@@ -99,4 +128,4 @@ def _failed(allocator: str, options: CheckOptions, error: SandboxError) -> Outco
         sentence += " (this bound alone depends on the host; every other one is in instructions)"
     elif isinstance(error, UsageError) and not isinstance(error, ProgramError):
         raise error
-    return Outcome(allocator, options.seed, None, sentence, loaded=not isinstance(error, (AssemblyError, ProgramError)))
+    return Outcome(allocator, options.seed, None, sentence, loaded=not isinstance(error, _NOT_LOADED))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import weakref
+from typing import NamedTuple, TypeAlias
 
 from ..abi import ARENA_BASE, DIRECT_MAP, KERNEL_STACK_SIZE, STACK_SLOT, STACKS_BASE
+from ..address import PAGE_SHIFT, PAGE_SIZE
+from ..errors import GuestMemoryError
 from ..kernel import Kernel
+
+Pieces: TypeAlias = "tuple[tuple[int, int], ...]"
+"""Physical addresses and sizes: what lies in one piece in virtual memory may be many in RAM."""
 
 
 class Place(NamedTuple):
@@ -19,9 +25,14 @@ class Place(NamedTuple):
 
 class Places:
     """The places of one kernel with an allocator. ``own`` are those that the allocator may write: its arena and its
-    data; ``stack`` is the boot CPU's."""
+    data; ``frames`` are the pages that it took from the page allocator besides, by number; ``stack`` is the boot
+    CPU's. ``room`` are the bytes of pages that there are for it."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, room: int) -> None:
+        self.frames: set[int] = set()
+        self.takes_pages = False                 # whether it ever did
+        self._room = room
+        self._kernel = weakref.ref(kernel)
         self._symbols = kernel.symbols
         foreign = kernel.foreign
         assert foreign is not None
@@ -42,15 +53,33 @@ class Places:
 
     @property
     def size(self) -> int:
-        """Bytes of its arena and of its data: more it can never have given out."""
-        return sum(place.size for place in self.own)
+        """Bytes of its arena, of its data, and of the pages that are there for one that takes pages: more it can never
+        have given out."""
+        return sum(place.size for place in self.own) + (self._room if self.takes_pages else 0)
 
-    def holds(self, address: int, size: int) -> int | None:
-        """The physical address of a chunk that lies in the allocator's own memory, None for any other."""
+    def holds(self, address: int, size: int) -> Pieces | None:
+        """Where a chunk lies in RAM, when it is in the allocator's own memory; None for any other."""
         for place in self.own:
             if place.virtual <= address and address + size <= place.virtual + place.size:
-                return place.physical + address - place.virtual
-        return None
+                return ((place.physical + address - place.virtual, size),)
+        kernel = self._kernel()
+        if not self.frames or kernel is None or size > self.size:
+            return None
+        found: list[tuple[int, int]] = []
+        while size > 0 or not found:
+            try:
+                physical = int(kernel.memory.translate(address))
+            except GuestMemoryError:
+                return None
+            if physical >> PAGE_SHIFT not in self.frames:
+                return None
+            length = min(size, PAGE_SIZE - address % PAGE_SIZE)
+            if found and sum(found[-1]) == physical:
+                found[-1] = found[-1][0], found[-1][1] + length
+            else:
+                found.append((physical, length))
+            address, size = address + length, size - length
+        return tuple(found)
 
     def name(self, physical: int) -> str:
         """A physical address as the guest knows it, with its symbol."""
@@ -60,4 +89,6 @@ class Places:
                 location = self._symbols.locate(virtual)
                 symbol = f"{location.symbol}+{location.offset:#x}" if location.offset else location.symbol
                 return f"0x{virtual:016x} in {place.what}" + (f" ({symbol})" if symbol else "")
+        if physical >> PAGE_SHIFT in self.frames:
+            return f"0x{DIRECT_MAP + physical:016x} in a page that it took"
         return f"0x{DIRECT_MAP + physical:016x}, which is not its own"

@@ -14,6 +14,8 @@ from ..errors import GuestMemoryError, GuestPanic, SandboxError
 from ..guest.allocator import AllocatorStats
 from .findings import Finding, Measured, Play
 from .operations import Operation, Script, describe
+from .places import Pieces
+from .report import ROLE_OF
 from .subject import Subject, address_of
 
 LIST_LIMIT = 10_000_000
@@ -22,12 +24,21 @@ _Result = TypeVar("_Result")
 
 
 class Chunk(NamedTuple):
-    """What was handed out: ``physical`` is None for memory that was not the allocator's to give."""
+    """What was handed out, and where it lies in RAM."""
 
     address: int
     size: int
-    physical: int | None
+    pieces: Pieces
     pattern: bytes
+
+    def offset(self, physical: int) -> int | None:
+        """Which byte of it lies at a physical address, None for none."""
+        at = 0
+        for start, size in self.pieces:
+            if start <= physical < start + size:
+                return at + physical - start
+            at += size
+        return None
 
 
 class Fatal(Exception):
@@ -50,20 +61,22 @@ class Player:
         self._since = 0                              # bytes that were served since then
         self._frees = 0                              # chunks that were taken back since then
         self._left = LIST_LIMIT
+        self._more = False                           # whether a later round was given what the first was not
 
     def run(self) -> Play:
         """Play it, on a fresh machine."""
         subject, play = self._subject, self.play
         subject.fresh()
         try:
-            self._do("init", lambda: subject.allocator.init(limit=subject.init_limit))
+            if subject.allocator.options.init is not None:
+                self._do("init", lambda: subject.allocator.init(limit=subject.init_limit))
             play.init_pages = len(subject.watch.pages)
             subject.watch.pages.clear()
             for number in range(self._script.rounds):
                 self._round(number)
         except Fatal:
             pass
-        play.pages = len(subject.watch.pages)
+        play.pages, play.given_back = len(subject.watch.pages), subject.watch.given_back
         return play
 
     def explain(self) -> Play:
@@ -84,6 +97,7 @@ class Player:
         self.play.served.append(served)
         self._held.clear()
         self._freed.clear()
+        self._more = number == 0
         first = self._ask() if self._has_stats else None
         for index, operation in enumerate(self._script.operations):
             self._number = index
@@ -106,8 +120,10 @@ class Player:
     # -- operations -------------------------------------------------------------------------------------------
     def _perform(self, operation: Operation, served: dict[int, int]) -> None:
         kind, *values = operation
-        if kind == "allocate":
-            self._allocate(int(values[0]), int(values[1]), served)
+        if kind in ("allocate", "zeroed", "aligned"):
+            self._allocate(kind, *(int(value) for value in values), served=served)
+        elif kind == "resize":
+            self._resize(int(values[0]), int(values[1]))
         elif kind == "free":
             self._free(int(values[0]))
         elif kind == "again":
@@ -123,37 +139,72 @@ class Player:
         elif kind == "stats" and self._has_stats:
             self._account()
 
-    def _allocate(self, number: int, size: int, served: dict[int, int]) -> None:
-        subject = self._subject
-        pointer = self._do("allocate", lambda: subject.allocator.allocate(size, limit=subject.limit))
+    def _allocate(self, kind: str, number: int, *arguments: int, served: dict[int, int]) -> None:
+        """Allocate in one of three ways; nothing where the allocator has no such function."""
+        subject, size = self._subject, arguments[-1]
+        role = ROLE_OF.get(kind, kind)
+        size *= arguments[0] if kind == "zeroed" else 1
+        align = arguments[0] if kind == "aligned" else 16 if size >= 16 else 8
+        if role not in subject.allocator.options.names:
+            return
+        pointer = self._do(role, lambda: getattr(subject.allocator, role)(*arguments, limit=subject.limit))
         self.play.calls[-1] = self.play.calls[-1]._replace(served=pointer != 0)
-        if self._number in self.play.served[0] and not pointer and len(self.play.served) > 1:
-            self._find("leak", "gone", f"{subject.name('allocate')} gives 0, and gave "
-                                       f"0x{self.play.served[0][self._number]:016x} in the first round: not all that "
+        first = self.play.served[0]
+        self._more |= pointer != 0 and self._number not in first
+        if self._number in first and not pointer and not self._more:
+            self._find("leak", "gone", f"{subject.name(role)} gives 0, and gave "
+                                       f"0x{first[self._number]:016x} in the first round: not all that "
                                        "was freed can be allocated again")
         if not pointer:
             return
         served[self._number] = pointer
+        self._given(kind, number, pointer, size, align)
+
+    def _given(self, kind: str, number: int, pointer: int, size: int, align: int, had: int = 0) -> None:
+        """A function gives memory for chunk ``number``, of whose bytes the first ``had`` are there already."""
+        subject = self._subject
         place = subject.places.holds(pointer, size)
-        shown = f"{subject.name('allocate')} gives 0x{pointer:016x}"
+        shown = f"{subject.name(ROLE_OF.get(kind, kind))} gives 0x{pointer:016x}"
         if size == 0 and place is None:
             return                               # as good as any pointer: nobody may touch a byte there
         if size > subject.places.size:
-            self._find("sizes", "too large", f"{shown}: it has {subject.places.size:,} bytes")
+            self._find("sizes" if kind == "allocate" else kind, "too large",
+                       f"{shown}: it has {subject.places.size:,} bytes")
         elif place is None:
-            self._find("confined", "chunk", f"{shown}, outside of its arena and its data")
-        elif subject.watch.live(place, max(size, 1)):
+            self._find("confined", "chunk", f"{shown}, outside of its arena and its data" +
+                       (" and of the pages that it took" if subject.places.takes_pages else ""))
+        elif subject.watch.live(place):
             other = self._other(pointer, size)
             self._find("overlap", "chunk", f"{shown}, which overlaps {other}")
         else:
-            align = 16 if size >= 16 else 8
             if pointer % align:
-                self._find("alignment", "misaligned", f"{shown}, which is no multiple of {align}")
+                self._find("alignment" if kind != "aligned" else kind, "misaligned",
+                           f"{shown}, which is no multiple of {align}")
+            if kind == "resize":
+                self._check(Chunk(pointer, had, place, pattern(number, had)), kind, "it was")
+            elif kind == "zeroed":
+                self._check(Chunk(pointer, size, place, bytes(size)), kind, "it must be")
             self._hold(number, Chunk(pointer, size, place, pattern(number, size)))
+
+    def _resize(self, number: int, size: int) -> None:
+        """Reallocate a chunk that is held."""
+        chunk, subject = self._held.get(number), self._subject
+        if chunk is None or "reallocate" not in subject.allocator.options.names:
+            return
+        self._check(chunk)
+        subject.watch.release(chunk.pieces)
+        pointer = self._do("reallocate", lambda: subject.allocator.reallocate(chunk.address, size, limit=subject.limit))
+        if not pointer:
+            subject.watch.hold(chunk.pieces)
+            self._check(chunk, "resize", "where nothing is given, it stays")
+            return
+        del self._held[number]
+        self._live_bytes -= chunk.size
+        self._frees += 1
+        self._given("resize", number, pointer, size, 16 if size >= 16 else 8, min(size, chunk.size))
 
     def _hold(self, number: int, chunk: Chunk) -> None:
         """Its owner writes every byte of it."""
-        assert chunk.physical is not None
         play, watch = self.play, self._subject.watch
         if number in self._held:
             self._free(number)
@@ -163,7 +214,7 @@ class Player:
             self._subject.kernel.memory.write(chunk.address, chunk.pattern)
         except GuestMemoryError as error:
             self._find("confined", "unmapped", f"gives memory that is not mapped any more: {error}", fatal=True)
-        watch.hold(chunk.physical, chunk.size)
+        watch.hold(chunk.pieces)
         self._since += chunk.size
         self._live_bytes += chunk.size
         if self._live_bytes > play.peak_bytes:
@@ -179,8 +230,7 @@ class Player:
             return
         self._check(chunk)
         watch, subject = self._subject.watch, self._subject
-        assert chunk.physical is not None
-        watch.release(chunk.physical, chunk.size)
+        watch.release(chunk.pieces)
         taken = self._do("deallocate", lambda: subject.allocator.deallocate(chunk.address, limit=subject.limit))
         del self._held[number]
         self._live_bytes -= chunk.size
@@ -284,8 +334,8 @@ class Player:
         else:
             self._find(line or "confined", "store", f"{wrong.who} writes {wrong.size} bytes at {place}")
 
-    def _check(self, chunk: Chunk) -> None:
-        """Every byte of a chunk is what its owner wrote."""
+    def _check(self, chunk: Chunk, line: str = "overlap", wanted: str = "its owner wrote") -> None:
+        """Every byte of a chunk is what its owner wrote, or what a line wants there."""
         try:
             found = self._subject.kernel.memory.read(chunk.address, chunk.size)
         except GuestMemoryError as error:
@@ -293,8 +343,8 @@ class Player:
         if found == chunk.pattern:
             return
         at = next(index for index, pair in enumerate(zip(found, chunk.pattern, strict=True)) if pair[0] != pair[1])
-        self._find("overlap", "pattern", f"byte {at} of the chunk of {chunk.size} bytes at 0x{chunk.address:016x} is "
-                   f"0x{found[at]:02x}, and its owner wrote 0x{chunk.pattern[at]:02x}")
+        self._find(line, "pattern", f"byte {at} of the chunk of {chunk.size} bytes at 0x{chunk.address:016x} is "
+                   f"0x{found[at]:02x}, and {wanted} 0x{chunk.pattern[at]:02x}")
 
     def _find(self, line: str, way: str, reason: str, fatal: bool = False) -> None:
         where = f"operation {self._number}, " if self._number >= 0 else ""
@@ -309,9 +359,8 @@ class Player:
         return f"chunk {number}, {chunk.size} bytes at 0x{chunk.address:016x} that are held{same}"
 
     def _owner(self, physical: int) -> str:
-        return next((f"byte {physical - chunk.physical} of chunk {number}, which is held"
-                     for number, chunk in self._held.items()
-                     if chunk.physical is not None and 0 <= physical - chunk.physical < chunk.size), "")
+        return next((f"byte {offset} of chunk {number}, which is held" for number, chunk in self._held.items()
+                     if (offset := chunk.offset(physical)) is not None), "")
 
     def _taken(self, chunk: Chunk) -> bool:
         """Whether the memory of a freed chunk has another owner by now."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..abi import KERNEL_PHYS, KERNEL_STACK_SIZE, STACK_SLOT, STACKS_BASE
+from ..abi import DIRECT_MAP, KERNEL_PHYS, KERNEL_STACK_SIZE, STACK_SLOT, STACKS_BASE
 from ..errors import UsageError
 from ..guest.actions import DIRECTION, INTERRUPTS, RFLAGS
+from ..guest.allocator import ROLES
 from .operations import PLACES
 from .report import Line, Report
 from .subject import address_of, ram_for
@@ -49,10 +50,28 @@ def not_its_own(kernel):
     return bytes(ram[{first:#x}:])
 
 
+def its_pages(kernel):
+    """The numbers of the pages that its code took since the test began, and still has."""
+    own = set()
+    for event in kernel.trace.walk():
+        if event.kind in ("page_alloc", "page_free") and not event.failed:
+            if event.call_site.split("+")[0] in kernel.foreign.image.symbols:
+                first = event.address - {direct_map:#x} >> 12
+                pages = range(first, first + (event.bytes_alloc >> 12))
+                own = own.union(pages) if event.kind == "page_alloc" else own.difference(pages)
+    return own
+
+
 def in_its_memory(kernel, pointer, size):
     data = kernel.foreign.image.section("data")
     places = [tuple(kernel.allocator.arena)] + ([(data.address, len(data.data))] if data else [])
-    return any(start <= pointer and pointer + size <= start + length for start, length in places)
+    if any(start <= pointer and pointer + size <= start + length for start, length in places):
+        return True
+    try:
+        frames = {{kernel.memory.translate(page) >> 12 for page in range(pointer & -4096, pointer + size, 4096)}}
+    except sandbox.GuestMemoryError:
+        return False
+    return frames <= its_pages(kernel)
 
 
 def pointer_of(chunks, place, offset):
@@ -76,7 +95,7 @@ def refused(allocator, pointer):
 
 def play(kernel, served, before):
     """One round; ``served`` has the answers of the first."""
-    allocator, chunks, freed, first = kernel.allocator, {{}}, {{}}, not served
+    allocator, chunks, freed, first, more = kernel.allocator, {{}}, {{}}, not served, []
     gs_base = kernel.machine.cpu["gs_base"]
 
     def same_cpu(where):
@@ -97,11 +116,12 @@ def play(kernel, served, before):
         must("leak", allocator.deallocate(pointer), f"the free of chunk {{number}} was refused")
         freed[number] = pointer
 
-    def allocate(number, size, where):
-        pointer = allocator.allocate(size)
-        must("leak", pointer or first or not served[step], f"{{where}}: the first round was served")
+    def allocate(number, size, where, pointer, align=0):
+        must("leak", pointer or first or more or not served.get(step), f"{{where}}: the first round was served")
         if first:
             served[step] = pointer
+        elif pointer and not served.get(step):
+            more.append(step)                    # it was given what the first round was not
         if not pointer or not size:
             return
         if not must("confined", in_its_memory(kernel, pointer, size), f"{{where}}: {{pointer:#x}} is not its memory"):
@@ -110,13 +130,33 @@ def play(kernel, served, before):
         apart = all(pointer + size <= start or start + length <= pointer for start, length in chunks.values())
         if must("overlap", apart, f"{{where}}: {{pointer:#x}} overlaps a chunk that is held"):
             must("alignment", pointer % (16 if size >= 16 else 8) == 0, f"{{where}}: {{pointer:#x}}")
+            must("aligned", not align or pointer % align == 0, f"{{where}}: {{pointer:#x}}")
             kernel.memory[pointer:pointer + size] = pattern(number, size)
             chunks[number] = pointer, size
 
     for step, (what, *values) in enumerate(OPERATIONS):
         where = f"operation {{step}}, {{what}}{{tuple(values)}}"
         if what == "allocate":
-            allocate(*values, where)
+            allocate(*values, where, allocator.allocate(values[1]))
+        elif what == "zeroed":
+            size, pointer = values[1] * values[2], allocator.allocate_zeroed(*values[1:])
+            zero = size < 1 << 32 and (not pointer or kernel.memory[pointer:pointer + size] == bytes(size))
+            must("zeroed", zero or not pointer, f"{{where}}: {{pointer:#x}} is not zero")
+            allocate(values[0], size, where, pointer)
+        elif what == "aligned":
+            allocate(values[0], values[2], where, allocator.allocate_aligned(*values[1:]), values[1])
+        elif what == "resize" and values[0] in chunks:
+            number, size = values
+            must("overlap", same(number), f"chunk {{number}} was changed")
+            old, had = chunks.pop(number)
+            pointer = allocator.reallocate(old, size)
+            length = min(size, had) if pointer else had
+            kept = kernel.memory[pointer or old:(pointer or old) + length] == pattern(number, length)
+            must("resize", kept, f"{{where}}: bytes were lost")
+            if pointer:
+                allocate(number, size, where, pointer)
+            else:
+                chunks[number] = old, had
         elif what == "free" and values[0] in chunks:
             free(values[0])
         elif what == "null":
@@ -131,7 +171,7 @@ def play(kernel, served, before):
             return                               # it has panicked, as it should, and the machine stands still
         same_cpu(where)
         must("overlap", all(map(same, chunks)), f"{{where}}: a chunk was changed")
-        if CLAIM == "confined":
+        if CLAIM == "confined" and not its_pages(kernel):
             must("confined", not_its_own(kernel) == before, f"{{where}}: memory that is not its own was written")
     for number in list(chunks):
         free(number)
@@ -140,6 +180,7 @@ def play(kernel, served, before):
 
 def test_{name}():
     with sandbox.boot(allocator=ALLOCATOR, ram={ram}, hz=0, **OPTIONS) as kernel:
+        kernel.trace.restart()
         has_stats, served, before = kernel.allocator.options.stats, {{}}, not_its_own(kernel)
         at_start = kernel.allocator.stats() if has_stats else None
         for turn in range(ROUNDS):
@@ -161,15 +202,16 @@ def source_of_test(report: Report, line: Line, path: Path | str | None = None) -
     if line.script is None:
         raise UsageError(f"the line {line.name} has no list of operations to save")
     options = boot_arguments(report.options)
+    files = [str(path or report.allocator), *(str(_absolute(file)) for file in report.options.get("modules", ()))]
     return _TEMPLATE.format(
         title=f"{line.name}: {line.claim}.", reason=_wrapped(line.reason),
-        allocator=str(path or report.allocator), options=options, rounds=line.script.rounds, name=line.name,
+        allocator=files if files[1:] else files[0], options=options, rounds=line.script.rounds, name=line.name,
         claim=line.broken, ram=ram_for(int(report.options["arena"])),
         size=max((int(each[2]) for each in line.script.operations if each[0] == "allocate"), default=8),
         operations="\n".join(f"    {operation!r}," for operation in line.script.operations),
         places={place: address_of(place, int(report.options["arena"])) for place in PLACES},
-        stack=STACKS_BASE + STACK_SLOT - KERNEL_STACK_SIZE, stack_size=KERNEL_STACK_SIZE, first=KERNEL_PHYS,
-        flags=RFLAGS, direction=DIRECTION, interrupts=INTERRUPTS)
+        direct_map=DIRECT_MAP, stack=STACKS_BASE + STACK_SLOT - KERNEL_STACK_SIZE, stack_size=KERNEL_STACK_SIZE,
+        first=KERNEL_PHYS, flags=RFLAGS, direction=DIRECTION, interrupts=INTERRUPTS)
 
 
 def _wrapped(reason: str) -> str:
@@ -178,10 +220,15 @@ def _wrapped(reason: str) -> str:
     return textwrap.fill("".join(letter if letter.isprintable() else "." for letter in plain), 118)
 
 
+def _absolute(file: str) -> Path:
+    return Path(file).resolve() if Path(file).exists() else Path(file)
+
+
 def boot_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of an allocator as :func:`sandbox.boot` takes them."""
-    roles = {role: options[role] for role in ("init", "allocate", "deallocate", "stats")}
-    return {"symbols": roles, "refused": options["refused"], "arena": options["arena"]}
+    compiler = {name: options[name] for name in ("cc", "cflags") if name in options}
+    return {"symbols": {role: options.get(role) for role in ROLES}, "refused": options["refused"],
+            "arena": options["arena"], **compiler}
 
 
 def save(report: Report, directory: Path | str) -> list[Path]:

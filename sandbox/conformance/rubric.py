@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from .report import LINES, Line, Report
+from .report import LINES, OPTIONAL, Line, Report
 from .workloads import WORKLOADS
 
 if sys.version_info >= (3, 11):
@@ -214,7 +214,7 @@ class _Reader:
     def points(self, data: Mapping[str, Any]) -> dict[str, Decimal]:
         """The points of each line."""
         table = self.table(data, "points")
-        self.known(table, LINES, "line", "[points]")
+        self.known(table, {**LINES, **OPTIONAL}, "line", "[points]")
         if not table:
             raise self.error("it gives no points: [points] has a number for each line that counts")
         return {name: self.amount(value, f"points.{name}", MOST_POINTS) for name, value in table.items()}
@@ -231,7 +231,7 @@ class _Reader:
     def limits(self, data: Mapping[str, Any], points: Mapping[str, Decimal]) -> dict[str, tuple[Limit, ...]]:
         """The limits of each line."""
         table = self.table(data, "limits")
-        self.known(table, LINES, "line", "[limits]")
+        self.known(table, {**LINES, **OPTIONAL}, "line", "[limits]")
         limits = {}
         for line in table:
             if line not in LIMITS:

@@ -13,6 +13,8 @@ from .workloads import Heap, anything
 LADDER = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 BEYOND = 16
 """Allocations that are asked for when there is nothing left."""
+SHORT = 90
+"""Operations of a list for one function."""
 MOST = 1024
 """Allocations of one list at most."""
 
@@ -45,6 +47,52 @@ def churn(seed: int, largest: int) -> Script:
     heap = Heap(f"churn {seed}", largest)
     anything(heap)
     return Script("churn", tuple(heap.operations[:60]), rounds=3)
+
+
+def resizes(seed: int, largest: int) -> Script:
+    """Chunks grow and shrink, also to more than there is."""
+    heap = Heap(f"reallocate {seed}", largest)
+    while len(heap.operations) < SHORT:
+        if heap.held and heap.rng.random() < 0.5:
+            beyond = heap.rng.random() < 0.1
+            heap.operations.append(("resize", heap.rng.choice(heap.held), 1 << 40 if beyond else heap.size()))
+        elif heap.held and heap.rng.random() < 0.4:
+            heap.free_any()
+        else:
+            heap.allocate()
+    return Script("resizes", tuple(heap.operations))
+
+
+def zeroes(seed: int, largest: int) -> Script:
+    """Zeroed memory from what others have used; and counts and sizes whose product has more than 64 bits."""
+    heap = Heap(f"allocate_zeroed {seed}", largest)
+    while len(heap.operations) < SHORT:
+        if len(heap.held) > 4 and heap.rng.random() < 0.6:
+            heap.free_any()
+            count = heap.rng.randint(1, 16)
+            number = heap.allocate()
+            heap.operations[-1] = "zeroed", number, count, max(heap.size() // count, 1)
+        else:
+            heap.allocate()
+    for count, size in ((1 << 33, 1 << 33), ((1 << 61) + 1, 8), (U64, 2), (3, U64)):
+        heap.operations.append(("zeroed", heap.allocate(), count, size))
+        del heap.operations[-2]
+    return Script("zeroes", tuple(heap.operations))
+
+
+def alignments(seed: int, largest: int) -> Script:
+    """Every power of two that leaves room for it, with sizes that are multiples, as C wants them."""
+    heap = Heap(f"allocate_aligned {seed}", largest)
+    powers = [1 << power for power in range(4, max(largest.bit_length(), 5)) if 4 << power <= largest] or [16]
+    while len(heap.operations) < SHORT:
+        if len(heap.held) > 6 and heap.rng.random() < 0.5:
+            heap.free_any()
+        elif heap.rng.random() < 0.6:
+            align, number = heap.rng.choice(powers), heap.allocate()
+            heap.operations[-1] = "aligned", number, align, align * heap.rng.randint(1, 2)
+        else:
+            heap.allocate()
+    return Script("alignments", tuple(heap.operations))
 
 
 def accounts(seed: int, largest: int) -> Script:

@@ -1,7 +1,8 @@
 """Every store of a call, judged as it happens: into the allocator's own memory, into a live chunk, or elsewhere.
 
 A hook on all of RAM hears of each store, whoever makes it and through whichever mapping. Code of the kernel may write
-the kernel's data; its helpers (``memset``, ``list_add``) write for the allocator when that has called them.
+the kernel's data; its helpers (``memset``, ``list_add``) write for the allocator when that has called them. Pages that
+the allocator's code takes by ``get_free_pages`` are its own until it gives them back.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..address import PAGE_SHIFT
+from ..abi import DIRECT_MAP, MAX_ORDER
+from ..address import PAGE_SHIFT, PAGE_SIZE
 from ..errors import GuestMemoryError
 from ..kernel import Kernel
 from ..machine.hooks import Hook
+from ..toolchain.disassembler import Disassembler
 from ..trace.shadow_states import HELPER_CODE
-from .places import Places
+from .places import Pieces, Places
 
 FOREIGN, OWN, LIVE, STACK = 0, 1, 2, 3
 _ALLOWED = bytes((OWN, STACK))
@@ -32,13 +35,18 @@ class Store(NamedTuple):
 
 
 class StoreWatch:
-    """Watches one kernel, which it does not keep alive. ``wrong`` is the first store of the present call that must not
-    be; ``pages`` are the allocator's own that were written or handed out, ``given`` those that were handed out."""
+    """Watches one kernel, which it does not keep alive.
+
+    ``wrong`` is the first store of the present call that must not be; ``pages`` are the allocator's own that were
+    written or handed out, ``given`` those that were handed out; ``given_back`` counts those that went back to the page
+    allocator.
+    """
 
     def __init__(self, kernel: Kernel, places: Places) -> None:
         self.wrong: Store | None = None
         self.pages: set[int] = set()
         self.given: set[int] = set()
+        self.given_back = 0
         self._places = places
         self._symbols = kernel.symbols
         self._kernel = weakref.ref(kernel)
@@ -52,29 +60,90 @@ class StoreWatch:
         depth = int(kernel.registers["rsp"]) - stack.virtual
         self._own[stack.physical : stack.physical + depth] = bytes([STACK]) * depth
         self._states = bytearray(self._own)
+        self._asked: tuple[int, int] | None = None       # RSP and order of its call of get_free_pages
+        self._call = kernel.machine.cpu.register_reader(("rdi", "rsi", "rsp", "rax"))
+        self._outside = int(kernel.symbols["call_return"])
         kernel.machine.cpu.hook_memory(0, len(kernel.physical), self._stored, write=True)
+        self._hook_pages(kernel)
+
+    def _hook_pages(self, kernel: Kernel) -> None:
+        """Hear of the pages that the allocator takes and gives back."""
+        cpu, name = kernel.machine.cpu, "get_free_pages"
+        cpu.hook_code([int(kernel.symbols[name])], self._pages_asked)
+        cpu.hook_code(Disassembler().rets(kernel.image, name), self._pages_given)
+        cpu.hook_code([int(kernel.symbols["free_pages"])], self._pages_back)
 
     def reset(self) -> None:
         """Nothing is live, nothing was touched."""
         self._states[:] = self._own
+        self._places.frames.clear()
+        self._asked = None
         self.pages.clear()
         self.given.clear()
+        self.given_back = 0
         self.wrong = None
 
-    def hold(self, physical: int, size: int) -> None:
+    def hold(self, pieces: Pieces) -> None:
         """A chunk has an owner: the allocator may not write it."""
-        self._states[physical : physical + size] = bytes([LIVE]) * size
-        pages = range(physical >> PAGE_SHIFT, (physical + max(size, 1) - 1 >> PAGE_SHIFT) + 1)
-        self.pages.update(pages)
-        self.given.update(pages)
+        for physical, size in pieces:
+            self._states[physical : physical + size] = bytes([LIVE]) * size
+            pages = range(physical >> PAGE_SHIFT, (physical + max(size, 1) - 1 >> PAGE_SHIFT) + 1)
+            self.pages.update(pages)
+            self.given.update(pages)
 
-    def release(self, physical: int, size: int) -> None:
+    def release(self, pieces: Pieces) -> None:
         """It has none any more."""
-        self._states[physical : physical + size] = bytes([OWN]) * size
+        for physical, size in pieces:
+            self._states[physical : physical + size] = bytes([OWN]) * size
 
-    def live(self, physical: int, size: int) -> bool:
+    def live(self, pieces: Pieces) -> bool:
         """Whether some of these bytes are held."""
-        return self._states.find(LIVE, physical, physical + size) >= 0
+        return any(self._states.find(LIVE, physical, physical + max(size, 1)) >= 0 for physical, size in pieces)
+
+    # -- pages ------------------------------------------------------------------------------------------------
+    def _pages_asked(self, _address: int) -> None:
+        order, _, rsp, _ = self._call()
+        if self._by_allocator(rsp):
+            self._asked = rsp, order
+
+    def _pages_given(self, _address: int) -> None:
+        asked = self._asked
+        _, _, rsp, rax = self._call()
+        if asked is None or asked[0] != rsp:
+            return
+        self._asked = None
+        start, size = rax - DIRECT_MAP, PAGE_SIZE << min(asked[1], MAX_ORDER)
+        if 0 <= start <= len(self._states) - size:
+            self._own_pages(start, size, OWN)
+            self._places.takes_pages = True
+
+    def _pages_back(self, _address: int) -> None:
+        pointer, order, rsp, _ = self._call()
+        start, size = pointer - DIRECT_MAP, PAGE_SIZE << min(order, MAX_ORDER)
+        if self._by_allocator(rsp) and 0 <= start <= len(self._states) - size:
+            self._own_pages(start, size, FOREIGN)
+
+    def _own_pages(self, start: int, size: int, state: int) -> None:
+        frames = set(range(start >> PAGE_SHIFT, (start + size) >> PAGE_SHIFT))
+        if state == FOREIGN:
+            frames &= self._places.frames
+            self._places.frames -= frames
+            self.given_back += len(frames)
+        else:
+            self._places.frames |= frames
+        for frame in frames:
+            self._states[frame << PAGE_SHIFT : (frame + 1) << PAGE_SHIFT] = bytes([state]) * PAGE_SIZE
+
+    def _by_allocator(self, rsp: int) -> bool:
+        """Whether a function that begins was called by the allocator's code, or is what it ends in."""
+        kernel = self._kernel()
+        try:
+            back = kernel.machine.virtual.u64(rsp) if kernel is not None else 0
+        except GuestMemoryError:
+            return False
+        return back == self._outside or back - 1 in self._places.text
+
+    # -- stores -----------------------------------------------------------------------------------------------
 
     def watch_reads(self, told: Callable[[int, int, str], None]) -> Hook:
         """Call ``told(physical, size, who)`` when code of the allocator reads a live chunk, as long as the hook is

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-from ..abi import ARENA_BASE, BOOT_INFO_PHYS, DIRECT_MAP, KERNEL_BASE, STACK_SLOT, STACKS_BASE
-from ..address import align_up
+from ..abi import ARENA_BASE, BOOT_INFO_PHYS, DIRECT_MAP, KERNEL_BASE, MAX_ORDER, STACK_SLOT, STACKS_BASE
+from ..address import PAGE_SHIFT, PAGE_SIZE, align_up
 from ..errors import CalleeSavedError, GuestError, GuestFault, GuestLimit, GuestPanic, GuestStop, SandboxError
 from ..guest.actions import DIRECTION, INTERRUPTS, RFLAGS
 from ..guest.allocator import Allocator, ForeignAllocator
@@ -24,6 +24,8 @@ from .stores import StoreWatch
 RAM = 4 << 20
 CONSOLE = 1 << 16
 """Bytes that are kept of what it prints: nothing of it is judged."""
+TABLES = 16 * PAGE_SIZE
+"""Pages that are left besides for the tables of memory that is mapped."""
 INIT_PER_BYTE = 16
 """Instructions that ``init`` may take for each byte of its arena."""
 _Result = TypeVar("_Result")
@@ -49,7 +51,8 @@ class Subject:
                                           allocator)
         try:
             self.kernel.actions.canary_seed = f"canaries {seed}"
-            self.places = Places(self.kernel)
+            leave_free(self.kernel, page_room(allocator.options.arena))
+            self.places = Places(self.kernel, page_room(allocator.options.arena))
             self.allocator: Allocator = self.kernel.allocator
             self.watch = StoreWatch(self.kernel, self.places)
             self._autopsy = Autopsy(self.kernel.memory, self.kernel.symbols)
@@ -133,6 +136,20 @@ class Subject:
 def ram_for(arena: int) -> int:
     """Bytes of RAM for a kernel with an arena of so many bytes."""
     return RAM + (align_up(arena, 1 << 20) if arena > RAM >> 3 else 0)
+
+
+def page_room(arena: int) -> int:
+    """Bytes of pages that an allocator finds which takes its memory from there: as many as an arena of so many has, and
+    some for page tables."""
+    return arena + TABLES
+
+
+def leave_free(kernel: Kernel, size: int) -> None:
+    """Take pages, for good, until no more than ``size`` bytes of them are free: then memory ends as an arena does."""
+    for order in range(MAX_ORDER, -1, -1):
+        while sum(count << PAGE_SHIFT + each for each, count in enumerate(kernel.heap.pages.nr_free)) - (
+                PAGE_SIZE << order) >= size and kernel.call("get_free_pages", order):
+            pass
 
 
 def address_of(place: str, arena: int) -> int:

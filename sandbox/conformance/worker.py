@@ -31,7 +31,12 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     """Check as the request says; the report as data."""
     os.chdir(request["directory"])
     allocator = request["allocator"]
-    return check(Path(allocator["path"]) if isinstance(allocator, dict) else allocator, **request["options"]).to_dict()
+    files = [_file(each) for each in allocator] if isinstance(allocator, list) else _file(allocator)
+    return check(files, **request["options"]).to_dict()
+
+
+def _file(given: Any) -> str | Path:
+    return Path(given["path"]) if isinstance(given, dict) else str(given)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_no_seed_and_no_name_of_a_list_is_ever_in_guest_memory() -> None:
     from sandbox.conformance.scripts import mixed
     from sandbox.conformance.subject import Subject
     from sandbox.guest.allocator import AllocatorOptions
-    from sandbox.kernel import assemble_allocator
+    from sandbox.guest.images import assemble_allocator
     from sandbox.toolchain import packaged
 
     seed = 0x5EED_C0FF_EE15_600D

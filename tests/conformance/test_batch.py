@@ -58,17 +58,17 @@ SOURCES: dict[str, tuple[str | bytes, str]] = {
     "typo": (hostile("move rax, 1"), "typo/allocator.asm:5: "),
 }
 STRANGE = {
-    "=HYPERLINK(1)": "there is no .asm file in it",
+    "=HYPERLINK(1)": "there is no .asm or .c file in it",
     "device": "allocator.asm is not a file",
     "dangling": "cannot be read: No such file or directory",
     "directory": "allocator.asm is not a file",
-    "empty": "there is no .asm file in it",
-    "hidden": "there is no .asm file in it",
+    "empty": "there is no .asm or .c file in it",
+    "hidden": "there is no .asm or .c file in it",
     "linked away": "allocator.asm is a link to a file outside of the folder",
     "linked": "allocator.asm is a link to a file outside of the folder",
     "loop": "cannot be read: ",
     "loop inside": "cannot be read: ",
-    "new\nline": "there is no .asm file in it",
+    "new\nline": "there is no .asm or .c file in it",
     "two": "there are 2 .asm files in it (a.asm, b.asm), and none is called allocator.asm",
 }
 
@@ -230,7 +230,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done(tmp_path: Path) -> None:
     assert (process.returncode, out) == (130, "") and err.endswith("error: interrupted\n")
     table = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
     assert [row["student"] for row in table] == ["a", "c"]
-    assert table[1]["error"] == "there is no .asm file in it"
+    assert table[1]["error"] == "there is no .asm or .c file in it"
 
 
 # -- what is no batch -------------------------------------------------------------------------------------------

@@ -208,3 +208,46 @@ def test_the_kernel_and_its_allocator_leave_together() -> None:
         assert machine() is None
     finally:
         gc.enable()
+
+
+MORE_ROLES = """
+my_allocate:
+    lea rax, [rip + pool]
+    ret
+my_deallocate:
+    ret
+my_resize:                              # every chunk has 256 bytes
+    mov rax, rdi
+    ret
+my_zeroed:
+    lea rax, [rip + pool + 256]
+    ret
+.bss
+.p2align 4
+pool:
+    .zero 512
+"""
+
+
+def test_more_roles_are_called_by_the_names_that_they_are_given_and_their_sizes_are_traced() -> None:
+    symbols = {"allocate": "my_allocate", "deallocate": "my_deallocate", "init": None, "stats": None,
+               "reallocate": "my_resize", "allocate_zeroed": "my_zeroed"}
+    with sandbox.boot(allocator=MORE_ROLES, symbols=symbols, shadow=True) as kernel, kernel.trace() as trace:
+        pointer = kernel.allocator.allocate(40)
+        assert kernel.allocator.reallocate(pointer, 90) == pointer
+        assert kernel.allocator.allocate_zeroed(6, 7) == pointer + 256
+        assert [(event.kind, event.bytes_req, event.old) for event in trace] == [
+            ("alloc", 40, 0), ("realloc", 90, pointer), ("alloc", 42, 0)]
+        assert kernel.shadow is not None
+        assert [chunk.asked for chunk in kernel.shadow.chunks().values()] == [90, 42]
+        with pytest.raises(sandbox.UsageError, match="no allocate_aligned"):
+            kernel.allocator.allocate_aligned(64, 8)
+
+
+def test_malloc_and_free_are_taken_where_nothing_else_was_named() -> None:
+    source = MORE_ROLES.replace("my_allocate", "malloc").replace("my_deallocate", "free").replace("my_zeroed", "calloc")
+    with sandbox.boot(allocator=source) as kernel:
+        assert kernel.allocator.options.names == {"allocate": "malloc", "deallocate": "free",
+                                                  "allocate_zeroed": "calloc"}
+    with pytest.raises(sandbox.ProgramError, match="does not define init, allocate, deallocate"):
+        sandbox.boot(allocator=source, symbols={"stats": None})

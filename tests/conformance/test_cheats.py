@@ -13,7 +13,7 @@ from sandbox.conformance.operations import Script
 from sandbox.conformance.player import play
 from sandbox.conformance.subject import Subject
 from sandbox.guest.allocator import AllocatorOptions, ForeignAllocator
-from sandbox.kernel import assemble_allocator
+from sandbox.guest.images import assemble_allocator
 from sandbox.toolchain import packaged
 
 from .broken import ALLOCATORS

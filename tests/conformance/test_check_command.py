@@ -23,7 +23,7 @@ from sandbox.conformance.subject import Subject
 from sandbox.conformance.text import text
 from sandbox.conformance.workloads import WORKLOADS
 from sandbox.guest.allocator import AllocatorOptions
-from sandbox.kernel import assemble_allocator
+from sandbox.guest.images import assemble_allocator
 from sandbox.toolchain.packaged import kernel_image
 
 GOOD = (Path(__file__).parent / "allocators" / "freelist.asm").read_text()

@@ -13,7 +13,7 @@ import sandbox
 from sandbox import UsageError
 from sandbox.conformance import check, replay, save, source_of_test
 from sandbox.guest.allocator import AllocatorOptions
-from sandbox.kernel import assemble_allocator
+from sandbox.guest.images import assemble_allocator
 from sandbox.toolchain import packaged
 
 from .broken import ALLOCATORS, ARENA, BROKEN, report_of

@@ -127,7 +127,7 @@ def test_every_limit_is_of_a_figure_that_its_line_really_has() -> None:
 
 # -- what is refused --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("text", "words"), [
-    ("[points]\nalignmnet = 5", "[points] has no line 'alignmnet'; did you mean alignment?"),
+    ("[points]\nalignmnet = 5", "[points] has no line 'alignmnet'; did you mean alignment or aligned?"),
     ("[points]\nzebra = 5", "[points] has no line 'zebra'; they are returns, alignment, "),
     ("[ponts]\nleak = 5", "there is no key 'ponts'; did you mean points?"),
     ("[points]\nleak = 5\n[limits.larsen]\nworst = 3", "[limits] has no line 'larsen'; did you mean larson?"),
