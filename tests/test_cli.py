@@ -24,6 +24,8 @@ from sandbox.guest.export import QEMU
 from sandbox.toolchain.packaged import kernel_image
 from sandbox.trace.export import jsonl
 
+from .compilers import needs_compiler
+
 ROOT = str(Path(sandbox.__file__).parent.parent)
 Run = Callable[..., tuple[int, str, str]]
 
@@ -281,8 +283,9 @@ def test_the_bytes_beside_the_source_are_the_bytes_of_the_image(run: Run) -> Non
         assert f"{name}:" in out
 
 
-def test_a_new_program_runs_and_an_existing_file_is_left_alone(run: Run, tmp_path: Path) -> None:
-    file = tmp_path / "mine.asm"
+@pytest.mark.parametrize("suffix", [".asm", pytest.param(".c", marks=needs_compiler)])
+def test_a_new_program_runs_and_an_existing_file_is_left_alone(run: Run, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"mine{suffix}"
     assert run("new", file)[0] == 0
     status, out, _ = run("run", file)
     assert status == 0 and "an object of 100 bytes is at 0x" in out and "still in use: nothing" in out

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
 
 from .. import __version__
-from ..errors import GuestError, HeapCorruption, SandboxError
+from ..errors import CompileWarning, GuestError, HeapCorruption, SandboxError
+from .cflags import cflags
 from .check import check
 from .commands import bench, disasm, export, memory_map, new, slabs
 from .explain import explain
@@ -37,14 +39,15 @@ OPTION_NAMES = {"hz": "--hz", "empty_slab_limit": "--empty-slabs", "slab_debug":
 def sandbox(context: click.Context, /) -> None:
     """Run programs on an emulated x86-64 machine with a small kernel, and watch its slab allocator at work.
 
-    PROGRAM is an assembly source with a main, or the number of an example: sandbox run 01
+    PROGRAM is a source with a main, in assembly or C, or the number of an example: sandbox run 01
     """
     if context.invoked_subcommand is None:
         context.obj.note(context.get_help())
         context.exit(BAD_USAGE)
 
 
-for command in (run, step, explain, gdb, check, slabs, memory_map, disasm, new, bench, export, lessons):
+for command in (run, step, explain, gdb, check, slabs, memory_map, disasm, new, bench, export, lessons,
+                cflags):
     sandbox.add_command(command)
 
 
@@ -54,8 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     terminal = Terminal()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CompileWarning)
+        warnings.showwarning = lambda message, *_: terminal.note(str(message))
+        return _run(terminal, sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(terminal: Terminal, given: list[str]) -> int:
+    """Run a command; its exit status."""
     try:
-        given = sys.argv[1:] if arguments is None else list(arguments)
         with sandbox.make_context("sandbox", given, obj=terminal) as context:
             status = sandbox.invoke(context)
         terminal.out.flush()

@@ -22,7 +22,7 @@ from ..errors import ProgramError, UsageError
 from ..guest.allocator import ROLES, allocator_options
 from ..isolated import Bounds
 from ..toolchain.packaged import example
-from .options import is_number
+from .options import compiler_options, is_number, modules_argument
 from .terminal import Terminal
 
 FAILED, NOT_LOADED = 1, 3
@@ -37,9 +37,11 @@ def _print_rubric(context: click.Context, _parameter: click.Parameter, wanted: b
 
 @click.command()
 @click.argument("allocator", required=False)
+@modules_argument
 @click.option("--symbols", metavar="ROLE=NAME,...",
-              help="What its functions are called, where not init, allocate, deallocate, stats; stats= means that it "
-                   "has none, and refused= is what deallocate returns for a pointer that it does not take.")
+              help="What its functions are called, where not init, allocate, deallocate, stats (and, if it has them, "
+                   "reallocate, allocate_zeroed, allocate_aligned) or malloc, free, realloc, calloc; stats= means that "
+                   "it has none, and refused= is what deallocate returns for a pointer that it does not take.")
 @click.option("--arena", default=ARENA, show_default=True, metavar="SIZE", help="Memory that init is given.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N",
               help="What workloads are made of; the allocator never sees it.")
@@ -62,12 +64,16 @@ def _print_rubric(context: click.Context, _parameter: click.Parameter, wanted: b
               help="Write each failing list of operations as a test file.")
 @click.option("--timeout", type=float, default=SECONDS, show_default=True, metavar="SECONDS",
               help="The host's patience with one allocator, in case that its emulator hangs.")
+@compiler_options
 @click.option("--no-isolation", is_flag=True, help="Check in this process: faster, for an allocator that you trust.")
 @click.pass_obj
-def check(terminal: Terminal, /, allocator: str | None, symbols: str | None, arena: str, seed: int,
-          rubric_file: Path | None, as_json: bool, form: str, batch: Path | None, name: str, jobs: int | None,
-          output: Path | None, save: Path | None, timeout: float, no_isolation: bool) -> int:
-    """Put ALLOCATOR, an assembly source with init, allocate, deallocate and stats, through the conformance pack.
+def check(terminal: Terminal, /, allocator: str | None, modules: tuple[str, ...], symbols: str | None, arena: str,
+          seed: int, rubric_file: Path | None, as_json: bool, form: str, batch: Path | None, name: str,
+          jobs: int | None, output: Path | None, save: Path | None, timeout: float, cc: str | None, cflags: str,
+          no_isolation: bool) -> int:
+    """Put ALLOCATOR, a source in assembly or C with init, allocate, deallocate and stats, through the conformance pack.
+
+    In C it may be several files; one that defines malloc and free, and not allocate, is checked by those.
 
     Exit status: 0 when every line passes, or the points reach the rubric's pass; 1 when not; 3 when it could not be
     loaded: the source is missing, does not assemble, or lacks a function; 2 for bad usage.
@@ -79,7 +85,7 @@ def check(terminal: Terminal, /, allocator: str | None, symbols: str | None, are
     rubric = default_rubric() if rubric_file is None else read_rubric(rubric_file)
     roles, refused = _symbols(symbols)
     options = CheckOptions(seed, roles, refused, allocator_options(roles, refused, arena).arena,
-                           shorten=batch is None or form == "json" or save is not None)
+                           shorten=batch is None or form == "json" or save is not None, cc=cc, cflags=cflags)
     if batch is not None:
         if allocator is not None or form == "gradescope" or no_isolation:
             raise click.UsageError("--batch is of a whole directory, in processes of their own: ALLOCATOR, "
@@ -89,7 +95,8 @@ def check(terminal: Terminal, /, allocator: str | None, symbols: str | None, are
         raise click.UsageError("Missing argument 'ALLOCATOR', or --batch DIRECTORY")
     if jobs is not None:
         raise click.UsageError("--jobs is of a batch: it needs --batch")
-    subject = Path(allocator) if "/" in allocator or "\n" in allocator else allocator
+    files = [Path(file) if "/" in file or "\n" in file else file for file in (allocator, *modules)]
+    subject = files if modules else files[0]
     with _writing(terminal, output, "check" if form == "text" else "plain") as write:
         outcome = outcome_of(subject, options) if no_isolation else isolated_outcome(subject, options, Bounds(timeout))
         grade = rubric.grade(outcome.report, outcome.error)
@@ -188,9 +195,9 @@ def _file(allocator: str) -> Path:
 
 def _again(context: click.Context) -> str:
     """The command that makes the same check, as one types it."""
-    words = ["sandbox", "check", context.params["allocator"]]
+    words = ["sandbox", "check", context.params["allocator"], *context.params["modules"]]
     for parameter, option in (("symbols", "--symbols"), ("arena", "--arena"), ("seed", "--seed"),
-                              ("rubric_file", "--rubric")):
+                              ("rubric_file", "--rubric"), ("cc", "--cc"), ("cflags", "--cflags")):
         value: Any = context.params[parameter]
         if context.get_parameter_source(parameter) is not click.core.ParameterSource.DEFAULT:
             words += [option, str(value)]

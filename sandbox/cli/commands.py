@@ -14,9 +14,11 @@ from ..abi import boot_info
 from ..errors import HeapCorruption, UsageError
 from ..guest.export import export as export_image
 from ..guest.export import qemu_command
+from ..guest.images import make_images
 from ..guest.options import BootOptions
 from ..guest.symbols import Symbols
-from ..kernel import assemble_program, boot
+from ..kernel import boot
+from ..toolchain.c.options import c_options
 from ..toolchain.packaged import kernel_image
 from ..toolchain.symbols_file import write_symbols
 from ..view.disasm import disassembly
@@ -70,11 +72,11 @@ def memory_map(terminal: Terminal, /, program: str | Path | None, **machine: Any
 @click.argument("symbol")
 @program_argument(required=False)
 @click.pass_obj
-def disasm(terminal: Terminal, /, symbol: str, program: str | Path | None) -> None:
+def disasm(terminal: Terminal, /, symbol: str, program: str | Path | None, modules: tuple[str, ...], cc: str | None,
+           cflags: str) -> None:
     """A function of the kernel, or of PROGRAM: its source beside its bytes."""
-    kernel = kernel_image()
-    images = (kernel,) if program is None else (kernel, assemble_program(program, kernel))
-    symbols = Symbols(*images)
+    images = make_images(kernel_image(), program, modules, choice=c_options(cc, cflags))
+    symbols = Symbols(*images.linked)
     if symbol == "main" and symbol not in symbols:
         raise UsageError("the kernel has no main: sandbox disasm main PROGRAM shows a program's")
     for line in disassembly(symbols, symbol):
@@ -85,8 +87,9 @@ def disasm(terminal: Terminal, /, symbol: str, program: str | Path | None) -> No
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.pass_obj
 def new(terminal: Terminal, /, file: Path) -> None:
-    """Write a commented program to start from; an existing file is left alone."""
-    text = (resources.files("sandbox") / "template.asm").read_text("utf-8")
+    """Write a commented program to start from, in C when FILE ends in .c; an existing file is left alone."""
+    template = "template.c" if file.suffix == ".c" else "template.asm"
+    text = (resources.files("sandbox") / template).read_text("utf-8")
     try:
         with file.open("x", encoding="utf-8") as out:
             out.write(text)
@@ -105,8 +108,8 @@ def new(terminal: Terminal, /, file: Path) -> None:
               help="Where an ELF file with symbols and lines for gdb goes; its sources go to FILE.src.")
 @machine_options
 @click.pass_obj
-def export(terminal: Terminal, /, program: str | Path, output: Path | None, symbols: Path | None,
-           **machine: Any) -> None:
+def export(terminal: Terminal, /, program: str | Path, modules: tuple[str, ...], cc: str | None, cflags: str,
+           output: Path | None, symbols: Path | None, **machine: Any) -> None:
     """Write the kernel with PROGRAM as an image that QEMU boots, or as a file that tells gdb about them.
 
     The command that uses the file is printed.
@@ -114,14 +117,13 @@ def export(terminal: Terminal, /, program: str | Path, output: Path | None, symb
     if output is None and symbols is None:
         raise UsageError("nothing to write: give -o FILE for the image, --symbols FILE for gdb, or both")
     options = BootOptions(**boot_options(**machine))
-    kernel = kernel_image()
-    image = assemble_program(program, kernel)
+    images = make_images(kernel_image(), program, modules, choice=c_options(cc, cflags))
     if symbols is not None:
-        write_symbols(symbols, (kernel, image))
+        write_symbols(symbols, images.linked)
         terminal.line(shlex.join(["gdb", str(symbols)]))
     if output is not None:
         try:
-            output.write_bytes(export_image(kernel, image, options))
+            output.write_bytes(export_image(images.kernel, images.program, options, images.modules))
         except OSError as error:
             raise click.ClickException(f"{output}: {error.strerror}") from None
         terminal.line(shlex.join(qemu_command(output, options)))

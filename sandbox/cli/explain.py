@@ -42,8 +42,8 @@ _OWN = ("program", "event", "at", "depth")
 @limit_option
 @click.pass_obj
 def explain(terminal: Terminal, /, program: str | Path, event: int | None, at: str | None, depth: int | None,
-            limit: int, shadow: bool, collect: bool, quarantine: int, allocator: str | None, inject: tuple[str, ...],
-            **machine: Any) -> None:
+            limit: int, shadow: bool, collect: bool, quarantine: int, allocator: tuple[str, ...],
+            inject: tuple[str, ...], **machine: Any) -> None:
     """An allocation line by line, or one instruction in words.
 
     Of a run of PROGRAM, or of a saved record (FILE.rec). The lines that ran are listed with the instruction count, and

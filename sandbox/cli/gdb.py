@@ -65,8 +65,8 @@ monitor hints off
 @limit_option
 @click.pass_obj
 def gdb(terminal: Terminal, /, program: str | Path, port: int, host: str, at: str, symbols: Path | None, limit: int,
-        shadow: bool, collect: bool, quarantine: int, allocator: str | None, inject: tuple[str, ...], **machine: Any
-        ) -> None:
+        shadow: bool, collect: bool, quarantine: int, allocator: tuple[str, ...], inject: tuple[str, ...],
+        **machine: Any) -> None:
     """Record a run of PROGRAM, or open a saved record (FILE.rec), and wait for gdb.
 
     gdb then goes through it in both directions: reverse-stepi, reverse-continue, watch, and "monitor help". The command

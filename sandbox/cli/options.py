@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ..abi import EMPTY_SLAB_LIMIT
+from ..toolchain.c.files import SUFFIXES
 from ..toolchain.packaged import examples_directory
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -20,8 +21,24 @@ _GROUPED = re.compile(r"[0-9]{1,3}(?:[,_][0-9]{3})+")
 
 
 def program_argument(required: bool = True) -> Callable[[_Command], _Command]:
-    """PROGRAM, the first argument: a file, or the name of an example."""
-    return click.argument("program", required=required, callback=_program)
+    """PROGRAM, the first argument: a file, or the name of an example; the modules behind it, and their compiler."""
+    argument = click.argument("program", required=required, callback=_program)
+    return lambda command: argument(modules_argument(compiler_options(command)))
+
+
+def modules_argument(command: _Command) -> _Command:
+    """More files: C sources, objects, or sources in assembly."""
+    return click.argument("modules", nargs=-1, metavar="[MODULE]...")(command)
+
+
+def compiler_options(command: _Command) -> _Command:
+    """``--cc`` and ``--cflags``."""
+    for option in reversed((
+        click.option("--cc", metavar="COMMAND", help="The C compiler.  [default: $CC, gcc, clang or zig]"),
+        click.option("--cflags", default="", metavar="FLAGS", help="Flags for it, as one word: '-O2 -DDEBUG'."),
+    )):
+        command = option(command)
+    return command
 
 
 def _program(context: click.Context, parameter: click.Parameter, value: str | None) -> str | Path | None:
@@ -72,8 +89,16 @@ def limit_option(command: _Command) -> _Command:
 
 
 def boot_options(ram: str, no_magazines: bool, hz: int, empty_slabs: int, slab_debug: str, freelist_hardened: bool,
-                 freelist_random: int | None) -> dict[str, Any]:
-    """The machine's options as :func:`sandbox.boot` takes them."""
+                 freelist_random: int | None, modules: tuple[str, ...] = (), cc: str | None = None, cflags: str = "",
+                 ) -> dict[str, Any]:
+    """The machine's options, the modules and their compiler as :func:`sandbox.boot` takes them."""
+    return {**machine_of(ram, no_magazines, hz, empty_slabs, slab_debug, freelist_hardened, freelist_random),
+            **{name: value for name, value in (("modules", list(modules)), ("cc", cc), ("cflags", cflags)) if value}}
+
+
+def machine_of(ram: str, no_magazines: bool, hz: int, empty_slabs: int, slab_debug: str, freelist_hardened: bool,
+               freelist_random: int | None) -> dict[str, Any]:
+    """The machine's options alone, as :class:`~sandbox.guest.options.BootOptions` takes them."""
     return {"ram": ram, "magazines": not no_magazines, "hz": hz, "empty_slab_limit": empty_slabs,
             "slab_debug": slab_debug, "freelist_hardened": freelist_hardened,
             "freelist_random": False if freelist_random is None else freelist_random}
@@ -87,10 +112,10 @@ def suspicion_options(command: _Command) -> _Command:
         click.option("--collect", is_flag=True, help="With --shadow: note what is wrong, and go on."),
         click.option("--quarantine", type=int, default=0, metavar="N",
                      help="With --shadow: N freed objects wait before their memory is used again."),
-        click.option("--allocator", metavar="FILE|ROLE=NAME,...",
-                     help="An allocator that the program calls, in a file of its own. With --shadow also the program's "
-                          "own: allocate=, deallocate= and init= name its functions, refused= is what deallocate "
-                          "returns for a chunk that it does not take."),
+        click.option("--allocator", multiple=True, metavar="FILE|ROLE=NAME,...",
+                     help="An allocator that the program calls, in a file of its own; may be given again for more C. "
+                          "With --shadow also the program's own: allocate=, deallocate= and init= name its functions, "
+                          "refused= is what deallocate returns for a chunk that it does not take."),
         click.option("--inject", multiple=True, metavar="FAULT",
                      help="A fault on purpose: pages:3, pages:10%,seed=7, cache=kmalloc-64:1, "
                           "flip=ADDRESS.BIT@INSTRUCTION or irq=LINE@INSTRUCTION; may be given again."),
@@ -99,22 +124,25 @@ def suspicion_options(command: _Command) -> _Command:
     return command
 
 
-def shadow_options(shadow: bool, collect: bool, quarantine: int, allocator: str | None) -> dict[str, Any]:
+def shadow_options(shadow: bool, collect: bool, quarantine: int, allocator: tuple[str, ...]) -> dict[str, Any]:
     """The shadow's options as :func:`sandbox.boot` takes them."""
-    file = {"allocator": allocator} if allocator is not None and _is_file(allocator) else {}
-    roles = None if file else allocator
+    are_files = [_is_file(text) for text in allocator]
+    if any(are_files) and not all(are_files):
+        raise click.UsageError("--allocator is files, or the roles of the program's own functions, and not both")
+    file = {"allocator": list(allocator)} if any(are_files) else {}
+    roles = "" if file else ",".join(allocator)
     if not shadow:
         for name, value in (("--collect", collect), ("--quarantine", quarantine), ("--allocator", roles)):
             if value:
                 raise click.UsageError(f"{name} is the shadow's: it needs --shadow")
         return {**file}
     return {"shadow": "collect" if collect else True, "quarantine": quarantine,
-            "allocator": None if roles is None else _roles(roles), **file}
+            "allocator": _roles(roles) if roles else None, **file}
 
 
 def _is_file(text: str) -> bool:
     """Whether an allocator is given as its file, and not as the roles of functions."""
-    return "=" not in text and (text.endswith(".asm") or "/" in text or Path(text).is_file())
+    return "=" not in text and (text.endswith((".asm", *SUFFIXES)) or "/" in text or Path(text).is_file())
 
 
 def _roles(text: str) -> dict[str, str | int]:

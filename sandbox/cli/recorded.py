@@ -19,7 +19,7 @@ from ..recording import open_record, record
 from ..view.step.session import Session
 from .terminal import Terminal
 
-_FUNCTION = re.compile(r"(?P<label>[A-Za-z_.][\w.]*)\s*(?:[+-].*)?")
+_FUNCTION = re.compile(r"(?P<label>[A-Za-z_.][\w.]*(?:@[\w./-]+?)?)\s*(?:[+-].*)?")
 RECORD = ".rec"
 """What the name of a saved record ends in."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,10 +13,12 @@ import click
 
 from ..errors import EngineError, GuestError, ProgramError
 from ..guest.export import export, run_qemu
+from ..guest.images import make_images
 from ..guest.options import BootOptions
 from ..guest.outcome import RunKind, RunResult
 from ..isolated import run_isolated
-from ..kernel import Kernel, assemble_program, boot
+from ..kernel import Kernel, boot
+from ..toolchain.c.options import c_options
 from ..toolchain.packaged import example, examples, kernel_image
 from ..trace.events import Event
 from ..trace.export import jsonl
@@ -54,8 +57,8 @@ QEMU_STATUS = {33: 0, 35: 1}
 @click.option("--isolated", is_flag=True, help="In a child process: whatever the guest does to its engine ends there.")
 @click.pass_obj
 def run(terminal: Terminal, /, program: str | Path, limit: int, no_trace: bool, json_file: TextIO | None,
-        quiet: bool, engine: str, isolated: bool, shadow: bool, collect: bool, quarantine: int, allocator: str | None,
-        inject: tuple[str, ...], **machine: Any) -> int:
+        quiet: bool, engine: str, isolated: bool, shadow: bool, collect: bool, quarantine: int,
+        allocator: tuple[str, ...], inject: tuple[str, ...], **machine: Any) -> int:
     """Boot, run PROGRAM's main, and show every allocation.
 
     Exit status: 0 when main returned 0, 1 when it did not, 3 after a panic, a fault, an error of the shadow or a
@@ -67,7 +70,7 @@ def run(terminal: Terminal, /, program: str | Path, limit: int, no_trace: bool, 
             raise click.UsageError("QEMU has no trace and no instruction limit: --json and --limit do not go with it")
         if shadow or inject or isolated:
             raise click.UsageError("--shadow, --inject and --isolated are the emulator's: they do not go with QEMU")
-        return _in_qemu(terminal, program, options)
+        return _in_qemu(terminal, program, **options)
     if isolated:
         return _isolated(terminal, program, limit, not (no_trace or quiet), json_file, quiet, inject, options)
     with ExitStack() as stack:
@@ -88,7 +91,8 @@ def run(terminal: Terminal, /, program: str | Path, limit: int, no_trace: bool, 
             interrupted = f"interrupted after {taken:,} instructions, at {_program_frame(kernel)}"
         accused = kernel.shadow is not None and bool(kernel.shadow.errors)
         if not quiet:
-            for line in summary(kernel, result, before, show.events(), str(program), _following(program)):
+            named = shlex.join([str(program), *machine["modules"]])
+            for line in summary(kernel, result, before, show.events(), named, _following(program)):
                 terminal.line(line, "report")
         if interrupted:
             terminal.error(interrupted)
@@ -115,7 +119,7 @@ def _program_frame(kernel: Kernel) -> str:
 def _following(program: str | Path) -> str:
     """The number of the example behind this one, if it is one."""
     course = [path.stem for path in examples()]
-    with suppress(ProgramError):
+    with suppress(ProgramError, ValueError):     # no example, or one without a number
         at = course.index(example(str(program)).stem)
         return course[at + 1].partition("_")[0] if at + 1 < len(course) else ""
     return ""
@@ -256,11 +260,14 @@ def _isolated(terminal: Terminal, program: str | Path, limit: int, visible: bool
     return UNWRITTEN if written is not None and written.error else STATUS[kind]
 
 
-def _in_qemu(terminal: Terminal, program: str | Path, machine: dict[str, Any]) -> int:
+def _in_qemu(terminal: Terminal, program: str | Path, modules: Sequence[str] = (), cc: str | None = None,
+             cflags: str = "", allocator: object = None, **machine: Any) -> int:
     """The same program on another machine: its console, and the exit in QEMU's own terms."""
+    if allocator is not None:
+        raise click.UsageError("--allocator is the emulator's: Python gives it its arena, and there is none in QEMU")
     options = BootOptions(**machine)
-    kernel = kernel_image()
-    result = run_qemu(export(kernel, assemble_program(program, kernel), options), options)
+    images = make_images(kernel_image(), program, modules, choice=c_options(cc, cflags))
+    result = run_qemu(export(images.kernel, images.program, options, images.modules), options)
     console = ConsoleLines(terminal)
     for byte in result.console.encode("latin-1"):
         console.byte(byte)

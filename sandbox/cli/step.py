@@ -42,7 +42,7 @@ _OWN = ("program", "at", "plain")
 @limit_option
 @click.pass_obj
 def step(terminal: Terminal, /, program: str | Path, at: str, plain: bool, limit: int, shadow: bool, collect: bool,
-         quarantine: int, allocator: str | None, inject: tuple[str, ...], **machine: Any) -> int:
+         quarantine: int, allocator: tuple[str, ...], inject: tuple[str, ...], **machine: Any) -> int:
     """Step through a run of PROGRAM, or a saved record (FILE.rec), forwards and backwards.
 
     On a terminal it shows source, registers, stack, heap, trace and console; ? lists the keys. With --plain, or where
