@@ -1,7 +1,7 @@
 """The lessons: what the examples' first lines say of themselves.
 
-An example is ``NN_name.asm``, a program for the guest, or ``NN_name.py``, a script for the host. The first line of its
-comment or docstring is its title and its one idea: ``Title: the idea.``, or ``Title? The idea.``
+An example is ``NN_name.asm`` or ``NN_name.c``, a program for the guest, or ``NN_name.py``, a script for the host. The
+first line of its comment or docstring is its title and its one idea: ``Title: the idea.``, or ``Title? The idea.``
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import EngineError, UsageError
 from ..toolchain.packaged import examples_directory
 
-_FIRST_LINE = re.compile(r'(?:# |""")(?P<title>[^:?]+)(?P<end>[:?]) +(?P<idea>.+?)(?:""")?')
+_FIRST_LINE = re.compile(r'(?:# |// |""")(?P<title>[^:?]+)(?P<end>[:?]) +(?P<idea>.+?)(?:""")?')
 
 
 class Kind(str, Enum):
@@ -28,6 +28,9 @@ class Kind(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+_KINDS = {".asm": Kind.PROGRAM, ".c": Kind.PROGRAM, ".py": Kind.SCRIPT}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Lesson:
 
 def course() -> tuple[Lesson, ...]:
     """Every lesson, in the order of the course."""
-    paths = sorted(path for path in examples_directory().glob("[0-9][0-9]_*") if path.suffix in (".asm", ".py"))
+    paths = sorted(path for path in examples_directory().glob("[0-9][0-9]_*") if path.suffix in _KINDS)
     return tuple(map(_read, paths))
 
 
@@ -66,7 +69,7 @@ def _read(path: Path) -> Lesson:
         raise EngineError(f"{path} does not begin with its title and its idea: install the sandbox again")
     idea = found["idea"][0].upper() + found["idea"][1:]
     return Lesson(path.name[:2], found["title"] + ("?" if found["end"] == "?" else ""), idea,
-                  Kind.PROGRAM if path.suffix == ".asm" else Kind.SCRIPT, path)
+                  _KINDS[path.suffix], path)
 
 
 def lesson(name: str) -> Lesson:
@@ -75,7 +78,7 @@ def lesson(name: str) -> Lesson:
     :class:`UsageError` when there is none, with the nearest one.
     """
     lessons = course()
-    wanted = name.removesuffix(".asm").removesuffix(".py")
+    wanted = name.rpartition(".")[0] if name.endswith(tuple(_KINDS)) else name
     for each in lessons:
         stem = each.path.stem
         if wanted in (stem, stem[3:]) or (wanted.isascii() and wanted.isdecimal() and int(wanted) == int(each.number)):

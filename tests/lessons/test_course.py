@@ -11,7 +11,7 @@ from sandbox.errors import EngineError, UsageError
 from sandbox.lessons import Kind, course, following, lesson
 from sandbox.toolchain.packaged import examples_directory
 
-EXAMPLES = sorted(path for path in examples_directory().iterdir() if re.fullmatch(r"\d\d_\w+\.(asm|py)", path.name))
+EXAMPLES = sorted(path for path in examples_directory().iterdir() if re.fullmatch(r"\d\d_\w+\.(asm|c|py)", path.name))
 
 
 def test_every_example_is_a_lesson_in_the_order_of_the_numbers() -> None:
@@ -22,15 +22,20 @@ def test_every_example_is_a_lesson_in_the_order_of_the_numbers() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_a_lessons_title_and_idea_are_its_first_line(path: Path) -> None:
     each = lesson(path.stem)
-    first = path.read_text("utf-8").splitlines()[0].strip('#" ')
+    first = path.read_text("utf-8").splitlines()[0].strip('#/" ')
     assert f"{each.title}: {each.idea}".lower() == first.lower() or f"{each.title} {each.idea}" == first
-    assert each.kind is (Kind.PROGRAM if path.suffix == ".asm" else Kind.SCRIPT)
-    assert each.command.startswith("sandbox run " if path.suffix == ".asm" else "sandbox lessons ")
+    assert each.kind is (Kind.SCRIPT if path.suffix == ".py" else Kind.PROGRAM)
+    assert each.command.startswith("sandbox lessons " if path.suffix == ".py" else "sandbox run ")
 
 
 @pytest.mark.parametrize("name", ["5", "05", "free_list", "05_free_list", "05_free_list.py"])
 def test_a_lesson_is_found_by_number_or_name(name: str) -> None:
     assert lesson(name).path.name == "05_free_list.py"
+
+
+def test_a_lesson_in_c_is_a_program() -> None:
+    for name in ("25", "allocator_in_c", "25_allocator_in_c.c"):
+        assert (lesson(name).path.name, lesson(name).kind) == ("25_allocator_in_c.c", Kind.PROGRAM)
 
 
 @pytest.mark.parametrize("name", ["0", "99", "²", "", "-1", "five"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import traceback
 
+from sandbox.guest.images import assemble_program
 from sandbox.isolated.bounds import Bounds
 from sandbox.isolated.channel import Channel
-from sandbox.kernel import assemble_program
 from sandbox.toolchain import packaged
 
 from .booted import SHIM

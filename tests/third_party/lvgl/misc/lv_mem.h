@@ -1,0 +1,1 @@
+/* lv_tlsf.c needs nothing of it. */
