@@ -40,6 +40,8 @@ kernel_ready:
     mov r14, MAIN_R14
     mov r15, MAIN_R15
     xor ebp, ebp
+    xor edi, edi                        # int main(int argc, char **argv) has no arguments here
+    lea rsi, [rip + main_arguments]
     call rax
 
     # 2. what has come back
@@ -157,4 +159,7 @@ main_stack:
 main_result:
     .zero 8
 main_returned:
+    .zero 8
+# argv: the NULL behind the last argument.
+main_arguments:
     .zero 8

@@ -11,7 +11,7 @@ import pytest
 from sandbox import abi
 from sandbox.abi import DIRECT_MAP, KERNEL_BASE, PAGE_SIZE, STACK_SLOT, STACKS_BASE, boot_info
 from sandbox.address import LARGE_PAGE_SIZE
-from sandbox.errors import ProgramError, SymbolNotFound, TranslationError, UsageError
+from sandbox.errors import SymbolNotFound, TranslationError, UsageError
 from sandbox.guest.boot import STACK_SIZES, Loaded, load
 from sandbox.guest.loader_page import loader_page
 from sandbox.guest.options import BootOptions, format_size, parse_size
@@ -231,9 +231,9 @@ def test_ram_that_is_too_small_for_a_program_is_refused_with_a_minimum_that_is_e
         Booted(format_size(parse_size(minimum) - (1 << 20)), large)
 
 
-def test_a_program_without_main_and_a_kernel_without_start_are_refused() -> None:
-    with pytest.raises(ProgramError, match="does not define main"):
-        Booted(program=image(abi.PROGRAM_BASE, {"start": abi.PROGRAM_BASE}))
+def test_a_program_without_main_has_none_to_be_entered_and_a_kernel_without_start_is_refused() -> None:
+    booted = Booted(program=image(abi.PROGRAM_BASE, {"start": abi.PROGRAM_BASE}))
+    assert booted.info.main == 0
     with pytest.raises(SymbolNotFound, match="_start"):
         Booted(kernel=image(KERNEL_BASE, {}))
 

@@ -139,7 +139,7 @@ main:
 
 
 @pytest.mark.parametrize(("program", "every", "steps", "depth"), [
-    ("01", 61, 3000, 9),                     # magazines, slabs, pages and printing, interrupted everywhere
+    ("01", 63, 3000, 9),                     # magazines, slabs, pages and printing, interrupted everywhere
     ("12", 0, 1200, 10),                     # a page fault's handler that prints
     (PANIC, 0, 4000, 8),                     # its arguments lie where the return address was
 ], ids=["allocation", "page fault", "panic"])
