@@ -69,6 +69,8 @@ class Terminal:
     def line(self, text: str = "", kind: str = "plain") -> None:
         """One line of output, coloured as its ``kind`` has it."""
         self.clear_progress()
+        if kind != "console":                    # which ConsoleLines has looked through
+            text = _harmless(text)
         self.out.write((self._coloured(text, kind) if self.colour else text) + "\n")
 
     def error(self, text: str) -> None:
@@ -79,7 +81,7 @@ class Terminal:
         """A remark on standard error, behind the output so far."""
         self.clear_progress()
         self.out.flush()
-        self.err.write(f"{text}\n")
+        self.err.write(f"{_harmless(text)}\n")
 
     def _coloured(self, text: str, kind: str) -> str:
         if kind == "console":
@@ -152,5 +154,6 @@ class ConsoleLines:
 
 
 def _harmless(text: str) -> str:
-    """Without what a terminal would obey: a guest's escape sequences are shown, not carried out."""
+    """Without what a terminal would obey: the escape sequences of a guest, of a source file or of an object are shown,
+    not carried out."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)

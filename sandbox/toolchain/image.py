@@ -94,6 +94,11 @@ class Image:
     debug_offsets: tuple[DebugOffset, ...] = ()
 
     @property
+    def compiled(self) -> bool:
+        """Whether a compiler made it, and no assembler of ours."""
+        return bool(self.local or self.declarations or self.debug or self.frames)
+
+    @property
     def exports(self) -> Mapping[str, int]:
         """The symbols that other images may use."""
         return {name: address for name, address in self.symbols.items() if name not in self.local}

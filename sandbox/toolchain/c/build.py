@@ -57,7 +57,7 @@ def _root(file: CFile, files: Sequence[CFile]) -> Path:
 
 def _object(file: CFile, options: COptions, root: Path) -> ObjectFile:
     """An object as it is, or of a source that is compiled now."""
-    if file.path.suffix == ".o":
+    if file.path.suffix != ".c":
         return ObjectFile.read(file.path, file.shown)
     made = compile_c(file.path, file.shown, options, root)
     if made.warnings:

@@ -24,7 +24,7 @@ from . import object_cache, process
 from .find import Compiler, find_compiler
 from .flags import EPOCH, INCLUDE, PATH_FLAGS, cflags, checked
 from .includes import LIBRARY, MODULE, Module, Survey, kind_of, opened, read, survey
-from .inline_assembly import file_directive
+from .inline_assembly import file_directive, unsafe_directive
 from .objects import ObjectFile
 from .options import COptions
 from .process import Finished, run
@@ -74,12 +74,8 @@ def _compiled(module: Module, compiler: Compiler, flags: Sequence[str], surveyed
             (f"{MODULE}/", module.prefix), (f"./{MODULE}/", module.prefix), (str(directory), ".")))
         command = (*compiler.command, *compiler.flags, "-nostdinc", *EPOCH, *maps, *flags, compiler.headers, LIBRARY)
         files = _preprocessed(module, command, directory, surveyed)
-        target = directory / "unit.o"
-        done = run((*command, "-c", "-o", target.name, module.main), directory)
-        words = _words(module, done, directory)
-        if done.status or not target.is_file():
-            raise _error(module, words)
-        return files, target.read_bytes(), words
+        words = _assembled(module, compiler, command, directory)
+        return files, (directory / "unit.o").read_bytes(), words
 
 
 def _module(path: Path, shown: str, root: Path) -> tuple[Module, Source]:
@@ -104,6 +100,25 @@ def _module(path: Path, shown: str, root: Path) -> tuple[Module, Source]:
     if not module.holds(path):
         raise ProgramError(shown, "is a link that leads outside of its directory")
     return module, source
+
+
+def _assembled(module: Module, compiler: Compiler, command: tuple[str, ...], directory: Path) -> str:
+    """Make ``unit.o``, after a look at what the assembler is to read; what the compiler says."""
+    verbatim = ("-fno-integrated-as",) if "clang" in compiler.version else ()
+    done = run((*command, *verbatim, "-S", "-o", "unit.s", module.main), directory)
+    words = _words(module, done, directory)
+    text = directory / "unit.s"
+    if done.status or not text.is_file():
+        raise _error(module, words)
+    if found := unsafe_directive(text.read_text("utf-8", "replace")):
+        file, line, what = module.show(found[0]) or module.shown, found[1], found[2]
+        raise CompileError(file, line, f"{file}:{line}: {what}" if line else f"{file}: {what}")
+    # clang tells the line of C that a wrong instruction is in only when it does both at once.
+    source = module.main if "clang" in compiler.version else "unit.s"
+    done = run((*command, "-c", "-o", "unit.o", source), directory)
+    if done.status or not (directory / "unit.o").is_file():
+        raise _error(module, _words(module, done, directory))
+    return words
 
 
 def _preprocessed(module: Module, command: tuple[str, ...], directory: Path, surveyed: Survey) -> tuple[str, ...]:

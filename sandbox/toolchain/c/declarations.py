@@ -72,10 +72,11 @@ class Entries:
                 return
 
 
-def variable(entries: Entries, entry: Any) -> str:
-    """The declaration of a variable or a parameter: ``struct node *list``."""
+def variable(entries: Entries, entry: Any, name: str | None = None) -> str:
+    """The declaration of a variable or a parameter: ``struct node *list``; with another name, or, for the bare type,
+    with an empty one."""
     entry = declared(entry)
-    return _Speller(entries).spelled(entry, name_of(entry), 0)
+    return _Speller(entries).spelled(entry, name_of(entry) if name is None else name, 0)
 
 
 class _Speller:

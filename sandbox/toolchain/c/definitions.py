@@ -10,6 +10,8 @@ from .objects import InputSymbol, ObjectFile, Parsed, parse
 from .refused import floating_point_helper
 from .troubles import Troubles
 
+HINTS = 20
+"""How many undefined names get a guess of what was meant: each is compared with every name that there is."""
 _WEAK, _COMMON, _STRONG = range(3)
 
 
@@ -55,6 +57,7 @@ class Definitions:
         self.known: dict[str, Definition] = {}
         self._outside = outside
         self._troubles = troubles
+        self._hints = 0
         for number, parsed in enumerate(objects):
             for symbol in parsed.defined():
                 self._define(number, symbol)
@@ -64,7 +67,9 @@ class Definitions:
         """The sentence about a name that nobody defines."""
         if floating_point_helper(label):
             return f"{label!r} is a function for floating point, which the kernel has not: use integers"
-        close = get_close_matches(label, [*self.known, *self._outside.symbols, *self._outside.library_names], 1)
+        self._hints += 1
+        names = [*self.known, *self._outside.symbols, *self._outside.library_names] if self._hints <= HINTS else []
+        close = get_close_matches(label, names, 1)
         return f"{label!r} is not defined" + (f"; did you mean {close[0]!r}?" if close else "")
 
     def _is_known(self, label: str) -> bool:
@@ -74,7 +79,9 @@ class Definitions:
         """One more definition: a strong one wins over common ones, of which the largest counts, and these over weak
         ones."""
         label, shown, before = symbol.name, self.objects[number].object.shown, self.known.get(symbol.name)
-        if label in self._outside.symbols and label not in self._outside.standard and not symbol.weak:
+        if label in self._outside.symbols and label not in self._outside.standard:
+            if symbol.weak:                      # the one outside is strong
+                return
             where = self._outside.origins.get(label)
             self._troubles.note(label, f"{label!r} is already defined{f' at {where}' if where else ' elsewhere'}: "
                                        "choose another name, or make it static", file=shown)

@@ -8,6 +8,10 @@ from pathlib import Path
 from ...abi import ALLOCATOR_BASE, HEAP_SLOT, HEAPS_BASE, MODULES_BASE, PROGRAM_BASE
 
 SUFFIXES = (".c", ".o")
+OTHERS = {".cc": "C++", ".cpp": "C++", ".cxx": "C++", ".C": "C++", ".h": "a header", ".S": "assembly for cpp",
+          ".s": "assembly for GNU as"}
+"""Files that are often meant to be programs, and what they are."""
+_MAGIC = (b"\x7fELF", b"!<arch>\n")
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,14 @@ class CFile:
 
 
 def is_c(path: Path | str) -> bool:
-    """Whether a file is C, or an object."""
-    return Path(path).suffix in SUFFIXES
+    """Whether a file is C, or an object: by its name, or by how it begins."""
+    if Path(path).suffix in (*SUFFIXES, ".asm"):
+        return Path(path).suffix != ".asm"
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(8).startswith(_MAGIC)
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

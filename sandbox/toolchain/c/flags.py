@@ -41,7 +41,19 @@ INSTEAD = {
 PATH_FLAGS = ("-include", "-imacros", "-isystem", "-iquote", "-idirafter", "-I")
 """The flags with a file or directory as their argument."""
 _PLAIN = re.compile(r"-[DU]\s*[A-Za-z_].*|-O([0-3sgz]|fast)?|-w|-W(?![alp],).*|-std=(gnu|c|iso9899:).*|-ansi|"
-                    r"-pedantic(-errors)?|-g([0-3]|dwarf(-[2-5])?|gdb[0-3]?|no-.*|column-info)?|-f.+")
+                    r"-pedantic(-errors)?|-g([0-3]|dwarf(-[2-5])?|gdb[0-3]?|no-.*|column-info)?")
+_TUNING = re.compile(
+    r"-f(no-)?(inline(-functions|-functions-called-once|-small-functions|-hint-functions|-limit=\d+)?|partial-inlining"
+    r"|strict-(aliasing|overflow|flex-arrays(=\d)?)|wrapv(-pointer)?|trapv|builtin(-\w+)?|delete-null-pointer-checks"
+    r"|(function|data)-sections|omit-frame-pointer|optimize-(sibling-calls|strlen)|(un)?signed-(char|bitfields)"
+    r"|(unroll|unroll-all|peel|split|move|version)-loop[\w-]*|jump-tables|(tree|ipa|ssa|gcse|cse|split|reorder)-?[a-z-]*"
+    r"|merge-(all-)?constants|zero-initialized-in-bss|gnu89-inline|ms-extensions|plan9-extensions|cond-mismatch"
+    r"|(max-errors|error-limit)=\d+|align-(functions|loops|jumps|labels)(=\d+)?|schedule-insns2?|peephole2?"
+    r"|thread-jumps|crossjumping|if-conversion2?|guess-branch-probability|keep-(inline|static)-[a-z]+|(slp-)?vectorize"
+    r"|code-hoisting|dce|dse|defer-pop|expensive-optimizations|forward-propagate|shrink-wrap(-separate)?|store-merging"
+    r"|toplevel-reorder|unit-at-a-time|web|semantic-interposition|visibility=(default|hidden|internal|protected)"
+    r"|caret-diagnostics|show-column|diagnostics-show-[a-z-]+|isolate-erroneous-paths-[a-z]+|finite-loops)")
+"""Flags of optimization and of the language: those that read or write no file."""
 _OURS = frozenset((*CONTRACT, *LAYOUT, *DEFAULTS, "-nostdinc", "-fno-PIC", "-fno-PIE", "-m64"))
 _REASONS = (
     (r"-f(pic|PIC|pie|PIE|plt)|-static-pie|-shared|-rdynamic", "the kernel's code is not position-independent"),
@@ -96,7 +108,7 @@ def checked(flags: Sequence[str], directory: Path, inside: str) -> tuple[str, ..
         reason = next((reason for pattern, reason in _REASONS if re.fullmatch(pattern, flag)), "")
         if reason and flag not in _OURS:
             raise UsageError(f"the flag {flag} is not for guest modules: {reason}")
-        if flag not in _OURS and not _PLAIN.fullmatch(flag):
+        if flag not in _OURS and not _PLAIN.fullmatch(flag) and not _TUNING.fullmatch(flag):
             raise UsageError(f"the flag {flag!r} is not passed on: -D, -U, -I, -O, -W, -f, -g and -std are")
         result.append(flag)
     return tuple(result)
@@ -126,6 +138,7 @@ def _below(value: str, directory: Path, flag: str) -> Path | None:
         except OSError:
             continue
         if root != found and root not in found.parents:
-            raise UsageError(f"the flag {flag} leads outside of the module's directory, {directory}")
+            raise UsageError(f"the flag {flag} leads outside of the module's directory, {directory}: give a source "
+                             "that lies above both too, or objects of a Makefile with sandbox cflags")
         return found.relative_to(root)
     return None

@@ -47,6 +47,27 @@ def file_directive(text: str) -> tuple[str, int, str] | None:
     return None
 
 
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+_UNSAFE = re.compile(r"\.(incbin|include|macro|irpc?|altmacro|mri)\b", re.IGNORECASE)
+_PLACE = re.compile(r'^\s*#\s+(\d+) "([^"\n]+)"', re.MULTILINE)
+
+
+def unsafe_directive(assembly: str) -> tuple[str, int, str] | None:
+    """The same for what a compiler hands to its assembler, however it was written: nothing is hidden there any more.
+
+    Compilers write none of these directives themselves. The line is 0 where the text does not tell it.
+    """
+    at = 0
+    for line in assembly.splitlines(keepends=True):
+        found = _UNSAFE.search(_QUOTED.sub('""', line))
+        if found:
+            places = _PLACE.findall(assembly[:at])
+            number, file = places[-1] if places else (0, "")
+            return file, int(number), f"{found.group()} in inline assembly is refused: it could read another file"
+        at += len(line)
+    return None
+
+
 def _assembly(language: re.Pattern[str], text: str) -> Iterator[tuple[str, int, str]]:
     """Every run of strings that may reach an assembler, decoded: file, line, text.
 

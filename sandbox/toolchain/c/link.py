@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from ...address import PAGE_SIZE, align_up, page_up
@@ -30,6 +31,7 @@ MAX_IMAGE_BYTES = 256 << 20
 """The largest image; one that RAM cannot hold is refused at boot, with the size that would do."""
 _INT3 = b"\xcc"
 _CLASSES = ("text", "rodata", "data", "bss")
+_CHOSEN_LATE = ("STT_GNU_IFUNC", "STT_LOOS")
 _CONSTRUCTORS = (".init_array", ".fini_array", ".preinit_array", ".ctors", ".dtors")
 
 
@@ -93,6 +95,10 @@ class _Linker:
                                                               "no page is both", file=shown)
             for label in thread_local:
                 self.troubles.note_thread_local(label, file=shown)
+            for symbol in parsed.symbols:
+                if symbol.kind in _CHOSEN_LATE and symbol.section != "undefined":
+                    self.troubles.note((shown, symbol.name), f"{symbol.name!r} is chosen when a program is loaded "
+                                                             "(ifunc): nobody does that here", file=shown)
 
     def refuse_code(self, image: Image, placed: Sequence[tuple[Placed, object]]) -> None:
         """Refuse instructions that the kernel cannot allow."""
@@ -145,7 +151,7 @@ class _Linker:
             for section in parsed.sections.values():
                 for relocation in section.relocations if section.loaded else ():
                     kind = KINDS.get(relocation.kind)
-                    if kind is not None and kind.value.startswith("G"):
+                    if kind is not None and kind.value.startswith("G") and relocation.symbol < len(parsed.symbols):
                         key = self._identity(number, parsed, relocation)
                         if key not in self.table:
                             self.table[key] = at
@@ -321,12 +327,9 @@ class _Linker:
 
     def _free_name(self, label: str, file: str, found: Mapping[str, int]) -> str:
         """``label``, or ``label@my.c`` where something else has that name."""
-        taken = found.keys() | self.outside.names
-        if label not in taken:
-            return label
         qualified = f"{label}@{Path(file).name}"
-        names = (qualified if again == 0 else f"{qualified}.{again + 1}" for again in range(len(found) + 2))
-        return next(each for each in names if each not in taken)
+        names = chain((label, qualified), (f"{qualified}.{again}" for again in count(2)))
+        return next(each for each in names if each not in found and each not in self.outside.names)
 
     def identity(self) -> str:
         """A hash of everything that went in."""

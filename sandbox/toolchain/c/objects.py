@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ MAX_OBJECT_BYTES = 64 << 20
 """The largest object file that is read."""
 
 _ALLOC, _WRITE, _EXEC, _TLS, _GROUP, _COMPRESSED = 2, 1, 4, 0x400, 0x200, 0x800          # sh_flags
+_COMPRESSION, _ZLIB = struct.Struct("<IIQQ"), 1
 _BRAND = b"\x7fELF"
 _ARCHIVE = b"!<arch>\n"
 
@@ -166,7 +168,7 @@ def parse(file: ObjectFile) -> Parsed:
     try:
         return _parse(file)
     except (ELFError, DWARFError, ConstructError, struct.error, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, OverflowError, MemoryError, RecursionError) as error:
+            AttributeError, AssertionError, OverflowError, MemoryError, RecursionError, zlib.error) as error:
         raise LinkError(file.shown, [f"it is damaged: {type(error).__name__}: {error}"]) from None
 
 
@@ -204,12 +206,24 @@ def _parse(file: ObjectFile) -> Parsed:
         zeros = section["sh_type"] in ("SHT_NOBITS", "SHT_NULL")
         if not zeros and section["sh_offset"] + size > len(file.data):
             raise ValueError(f"section {section.name} goes past the end of the file")
-        data = b"" if zeros else section.data() if section["sh_flags"] & _COMPRESSED else \
-            file.data[section["sh_offset"] : section["sh_offset"] + size]
+        data = b"" if zeros else file.data[section["sh_offset"] : section["sh_offset"] + size]
+        if not zeros and section["sh_flags"] & _COMPRESSED:
+            data = _unpacked(section.name, data)
         sections[number] = InputSection(number, section.name, str(section["sh_type"]), section["sh_flags"], data,
                                         size if zeros else len(data), max(section["sh_addralign"], 1),
                                         tuple(relocations.get(number, ())))
     return Parsed(file, sections, symbols)
+
+
+def _unpacked(name: str, data: bytes) -> bytes:
+    """A compressed section (gabi 4.1, "Compression Header": type, reserved, size, alignment)."""
+    kind, _, size, _ = _COMPRESSION.unpack_from(data)
+    if kind != _ZLIB:
+        raise ValueError(f"section {name} is compressed in a way that is not known here: use -gz=none")
+    if size > MAX_OBJECT_BYTES:
+        raise ValueError(f"section {name} unpacks to more than {MAX_OBJECT_BYTES >> 20} MiB")
+    unpacker = zlib.decompressobj()
+    return unpacker.decompress(data[_COMPRESSION.size :], size)
 
 
 def _symbols(table: Any) -> Iterator[InputSymbol]:

@@ -18,12 +18,9 @@ MEMORY_BYTES = 8 << 30
 OUTPUT_BYTES = 16 << 20
 """The largest file that a compiler may write, its messages among them."""
 
-_VARIABLES = frozenset((
-    "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "COMPILER_PATH", "LIBRARY_PATH",
-    "GCC_EXEC_PREFIX", "GCC_COMPARE_DEBUG", "GCC_COLORS", "GCC_EXTRA_DIAGNOSTIC_OUTPUT", "DEPENDENCIES_OUTPUT",
-    "SUNPRO_DEPENDENCIES", "SOURCE_DATE_EPOCH", "CCC_OVERRIDE_OPTIONS", "CC_PRINT_HEADERS", "CC_PRINT_HEADERS_FILE",
-    "CC_PRINT_OPTIONS", "CC_LOG_DIAGNOSTICS", "CLANG_CONFIG_FILE_USER_DIR", "LANG", "LANGUAGE", "ZIG_VERBOSE_CC"))
-"""What changes a compiler's work from outside (manual of gcc, "Environment Variables"; clang's driver)."""
+_VARIABLES = ("PATH", "HOME", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""All that a compiler sees of the environment: many other variables change its work, or let it write files (manual of
+gcc, "Environment Variables"; clang's driver)."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,7 @@ def run(command: Sequence[str], directory: Path) -> Finished:
     output, messages = directory / ".output", directory / ".messages"
     limited = (f"ulimit -c 0; ulimit -t {SECONDS + 5:.0f}; ulimit -v {MEMORY_BYTES >> 10} 2>/dev/null; "
                f"ulimit -f {OUTPUT_BYTES >> 9}; exec \"$@\"")
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in _VARIABLES and not name.startswith("LC_")}
+    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     environment |= {"LC_ALL": "C", "TMPDIR": str(directory), "PWD": str(directory)}
     too_slow = False
     with output.open("wb") as out, messages.open("wb") as err:

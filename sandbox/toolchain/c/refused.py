@@ -1,4 +1,4 @@
-"""What code in a linked module may not be: floating point and vectors, and what reads the host.
+"""What code in a linked module may not be: floating point and vectors, what reads the host, and data below RSP.
 
 The kernel saves general registers only when it is interrupted, and every run must be the same. Compilers keep to that
 with ``-mgeneral-regs-only``; prebuilt objects and inline assembly are looked at here, instruction by instruction (Intel
@@ -15,6 +15,8 @@ from itertools import pairwise
 
 from ..disassembler import Disassembler, Outline
 from ..lint import OF_THE_HOST
+from .red_zone import WHY as RED_ZONE
+from .red_zone import red_zone
 
 SHOWN = 10
 """How many lines of code are named."""
@@ -77,7 +79,10 @@ def _judged(text: bytes, base: int, functions: Sequence[tuple[str, int, int]]) -
     edges = {edge for _, start, behind in functions for edge in (start, behind) if base < edge < end}
     for start, behind in pairwise((base, *sorted(edges), end)):
         at, function = start, bool(_inside(functions, start))
-        for found in decoder.sweep(text[start - base : behind - base], start):
+        steps = list(decoder.sweep(text[start - base : behind - base], start))
+        if function and (found := red_zone(steps)) is not None:
+            yield found, RED_ZONE
+        for found in steps:
             if found.address != at:
                 if not function:
                     break

@@ -8,10 +8,9 @@ no place.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,28 +18,15 @@ from ...address import U64
 from ..dwarf_encoding import REGISTERS
 from ..image import Image
 from .debug_info import dwarf_of
-from .declarations import Entries, declared, goal_of, name_of, variable
+from .declarations import Entries, declared, name_of, variable
+from .types import Type, described, guarded, type_of
 
 _REGISTER_NAMES = {number: name for name, number in REGISTERS.items()}
 _SCOPES = frozenset({"DW_TAG_subprogram", "DW_TAG_inlined_subroutine", "DW_TAG_lexical_block"})
 _NAMED = frozenset({"DW_TAG_variable", "DW_TAG_formal_parameter"})
-_THROUGH = frozenset({"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type",
-                      "DW_TAG_atomic_type"})
 _DEEPEST = 64
-_ENCODINGS = {2: "boolean", 5: "signed", 6: "character", 7: "unsigned", 8: "character"}     # DW_ATE
-
-
-@dataclass(frozen=True)
-class Type:
-    """``kind`` is ``signed``, ``unsigned``, ``character``, ``boolean``, ``pointer``, ``enum``, ``struct``, ``array`` or
-    ``other``; ``size`` is in bytes, 0 where it is not known. ``names`` are those of an enumeration's values, ``inner``
-    is the type that a pointer leads to or an array has, ``members`` are names, offsets and types."""
-
-    kind: str
-    size: int
-    names: Mapping[int, str] = field(default_factory=dict)
-    inner: Type | None = None
-    members: tuple[tuple[str, int, Type], ...] = ()
+_TYPES = frozenset({"DW_TAG_typedef", "DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_enumeration_type"})
+_TAGS = {"DW_TAG_structure_type": "struct ", "DW_TAG_union_type": "union ", "DW_TAG_enumeration_type": "enum "}
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ class Variables:
     def copies(self, name: str) -> list[int]:
         """Where the copies of a function begin that a compiler has put into others."""
         return sorted(min(scope.ranges)[0] for scope in self._scopes if scope.entry.tag == "DW_TAG_inlined_subroutine"
-                      and _guarded(partial(_name, scope.entry)) == name)
+                      and guarded(partial(_name, scope.entry)) == name)
 
     def at(self, address: int) -> list[Variable]:
         """Parameters and variables that the code at ``address`` sees, innermost scope first; of several with one name
@@ -132,7 +118,7 @@ class Variables:
         if scope.number not in self._known:
             entries = [entry for entry in scope.entries.below(scope.entry)
                        if entry.tag in _NAMED and not self._is_external(entry)]
-            every = [_guarded(partial(self._variable, scope, entry)) for entry in entries]
+            every = [guarded(partial(self._variable, scope, entry)) for entry in entries]
             self._known[scope.number] = [one for one in every if one is not None and one.name]
         return self._known[scope.number]
 
@@ -141,12 +127,31 @@ class Variables:
         nowhere = Frame(0, 0, {})
         for entries in self._units:
             for entry in entries.every(_NAMED):
-                known = _guarded(partial(self._place, entry, None, nowhere))
+                known = guarded(partial(self._place, entry, None, nowhere))
                 if known is None or known.address is None:
                     continue
-                found = _guarded(partial(_variable, entries, entry, partial(_fixed, known)))
+                found = guarded(partial(_variable, entries, entry, partial(_fixed, known)))
                 if found is not None and found.name:
                     yield known.address, found
+
+    def type_called(self, name: str) -> Type | None:
+        """The type that a program calls ``struct order`` or ``size_t``; None where its debug information has none."""
+        for entries in self._units:
+            for entry in entries.every(_TYPES):
+                if "DW_AT_declaration" in entry.attributes:
+                    continue
+                if name == _TAGS.get(entry.tag, "") + (guarded(partial(name_of, entry)) or ""):
+                    found: Type | None = guarded(partial(described, entries, entry, name))
+                    return found
+        return None
+
+    def enumerator(self, name: str) -> int | None:
+        """The value of a constant of an enumeration."""
+        for entries in self._units:
+            for entry in entries.every(("DW_TAG_enumerator",)):
+                if guarded(partial(name_of, entry)) == name and "DW_AT_const_value" in entry.attributes:
+                    return int(entry.attributes["DW_AT_const_value"].value)
+        return None
 
     def _innermost(self, address: int) -> _Scope | None:
         """Ranges lie inside each other; of those that hold the address the one that begins last, and is smallest."""
@@ -164,7 +169,7 @@ class Variables:
         return "DW_AT_external" in entry.attributes or "DW_AT_declaration" in entry.attributes
 
     def _variable(self, scope: _Scope, entry: Any) -> Variable:
-        return _variable(scope.entries, entry, lambda frame: _guarded(partial(self._place, entry, scope, frame)))
+        return _variable(scope.entries, entry, lambda frame: guarded(partial(self._place, entry, scope, frame)))
 
     def _place(self, entry: Any, scope: _Scope | None, frame: Frame) -> Place | None:
         constant = entry.attributes.get("DW_AT_const_value")
@@ -204,10 +209,10 @@ class _Reader:
         self.units: list[Entries] = []
         self.lists: Any = None
         dwarf = dwarf_of(debug)
-        self._ranges = _guarded(dwarf.range_lists)
-        self.lists = _guarded(lambda: LocationParser(dwarf.location_lists()))
-        for unit in _guarded(lambda: list(dwarf.iter_CUs())) or ():
-            entries = _guarded(partial(Entries, unit))
+        self._ranges = guarded(dwarf.range_lists)
+        self.lists = guarded(lambda: LocationParser(dwarf.location_lists()))
+        for unit in guarded(lambda: list(dwarf.iter_CUs())) or ():
+            entries = guarded(partial(Entries, unit))
             if entries is not None:
                 self.units.append(entries)
                 for entry in entries.below(unit.get_top_DIE()):
@@ -216,7 +221,7 @@ class _Reader:
     def _read(self, entries: Entries, entry: Any, around: _Scope | None, depth: int = 0) -> None:
         if entry.tag not in _SCOPES or depth > _DEEPEST:
             return
-        ranges = _guarded(lambda: list(self._ranges_of(entry))) or []
+        ranges = guarded(lambda: list(self._ranges_of(entry))) or []
         scope = around
         if ranges:
             scope = _Scope(entry, entries, around, ranges, len(self.scopes))
@@ -240,58 +245,6 @@ class _Reader:
                     yield found.begin_offset + shift, found.end_offset + shift
 
 
-def _guarded(read: Callable[[], Any]) -> Any:
-    """What ``read`` says, None where the debug information is damaged: it only helps to understand."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
-    try:
-        return read()
-    except (DWARFError, ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, ArithmeticError, NotImplementedError, MemoryError, RecursionError):
-        return None
-
-
-# -- types ------------------------------------------------------------------------------------------------------
-def _type(entries: Entries, entry: Any, depth: int = 0) -> Type:
-    """The type that an entry has."""
-    kind = goal_of(entry)
-    for _ in range(_DEEPEST):
-        if kind is None or kind.tag not in _THROUGH:
-            break
-        kind = goal_of(kind)
-    if kind is None or depth > 2:
-        return Type("other", 0)
-    size = kind.attributes["DW_AT_byte_size"].value if "DW_AT_byte_size" in kind.attributes else 0
-    if kind.tag == "DW_TAG_base_type":
-        return Type(_ENCODINGS.get(kind.attributes["DW_AT_encoding"].value, "other"), size)
-    if kind.tag == "DW_TAG_pointer_type":
-        return Type("pointer", size or 8, inner=_type(entries, kind, depth + 1))
-    if kind.tag == "DW_TAG_enumeration_type":
-        return Type("enum", size, {item.attributes["DW_AT_const_value"].value: name_of(item)
-                                   for item in entries.below(kind) if item.tag == "DW_TAG_enumerator"})
-    if kind.tag == "DW_TAG_array_type":
-        inner, count = _type(entries, kind, depth + 1), _count(entries.below(kind))
-        return Type("array", inner.size * count, inner=inner)
-    if kind.tag in ("DW_TAG_structure_type", "DW_TAG_union_type"):
-        members = tuple((name_of(item), item.attributes["DW_AT_data_member_location"].value
-                         if "DW_AT_data_member_location" in item.attributes else 0, _type(entries, item, depth + 1))
-                        for item in entries.below(kind)
-                        if item.tag == "DW_TAG_member" and "DW_AT_data_bit_offset" not in item.attributes)
-        return Type("struct", size, members=members)
-    return Type("other", size)
-
-
-def _count(dimensions: Iterable[Any]) -> int:
-    """The elements of an array; 0 where that is not known."""
-    count = 1
-    for item in dimensions:
-        known = item.attributes.get("DW_AT_count")
-        upper = item.attributes.get("DW_AT_upper_bound")
-        count *= known.value if known is not None else upper.value + 1 if upper is not None else 0
-    return count
-
-
 # -- places -----------------------------------------------------------------------------------------------------
 def _is_expression(location: Any) -> bool:
     """Whether a location is one expression, and no list of them."""
@@ -301,7 +254,7 @@ def _is_expression(location: Any) -> bool:
 
 def _variable(entries: Entries, entry: Any, place: Callable[[Frame], Place | None]) -> Variable:
     origin = declared(entry)
-    return Variable(name_of(origin), variable(entries, entry), _type(entries, origin),
+    return Variable(name_of(origin), variable(entries, entry), type_of(entries, origin),
                     entry.tag == "DW_TAG_formal_parameter", not _is_expression(entry.attributes.get("DW_AT_location")),
                     place)
 

@@ -99,3 +99,27 @@ def test_an_own_malloc_without_its_realloc_is_refused_instead_of_mixed_with_anot
 def test_options_that_cannot_be_are_refused_in_a_sentence(options: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         sandbox.boot(**options)  # type: ignore[arg-type]
+
+
+def test_a_program_that_brings_its_own_malloc_is_shadowed_by_it() -> None:
+    Path("own.c").write_text("""
+        #include <stddef.h>
+        static char pool[4096];
+        static size_t next;
+        __attribute__((noinline)) void *malloc(size_t size) { return pool + (next += (size + 15) / 16 * 16); }
+        __attribute__((noinline)) void free(void *pointer) { asm volatile("" :: "r"(pointer)); }
+        int main(void) {
+            char *text = malloc(10);
+            free(text);
+            return *text;
+        }""")
+    with sandbox.boot("own.c", shadow=True) as kernel:
+        assert "use-after-free: main+" in str(kernel.run()) and "own.c:10" in str(kernel.failure), kernel.failure
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("x.cpp", r"C\+\+: the guest takes"), ("x.h", "a header: the guest takes"), ("x.S", "assembly for cpp")])
+def test_files_that_are_no_programs_are_told_what_they_are(name: str, said: str) -> None:
+    Path(name).write_text("int main(void) { return 0; }\n")
+    with pytest.raises(ProgramError, match=said):
+        sandbox.boot(name)

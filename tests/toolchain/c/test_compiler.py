@@ -466,12 +466,26 @@ def test_every_compiler_is_asked_before_its_assembler_is(cc: str) -> None:
         assert error(f"int a;\n\n{text}\n", cc).output.startswith("dir/my.c:3: ")
 
 
+HIDDEN = (
+    'void f(void) { asm(".inc{bin} \\"/etc/passwd\\"" ::); }',
+    'extern char g asm(".incbi"); void f(void) { asm("s : %c0n \\"/etc/passwd\\"" :: "i"(&g)); }',
+    'extern char g asm(".incbi"); void f(void) { asm("\\"s\\": %c0n \\"/etc/passwd\\"" :: "i"(&g)); }',
+    '[ [gnu::section(".s,\\"aw\\"\\ns: .incbin \\"/etc/passwd\\"\\n.section .s")]] int x = 1;',
+    'asm(".macro m x\\n.inc\\\\x \\"/etc/passwd\\"\\n.endm");',
+)
+
+
+@pytest.mark.parametrize("text", HIDDEN, ids=range(len(HIDDEN)))
+def test_what_inline_assembly_hides_from_readers_of_c_is_seen_in_what_the_assembler_gets(cc: str, text: str) -> None:
+    found = error(f"{text}\n", cc)
+    assert "root:" not in found.output and ("refused: it" in found.output or "error:" in found.output)
+
+
 INNOCENT = (
     'const char *words = ".incbin is refused, and .include too";',
     'void f(void) { asm volatile("cli; sti" ::: "memory"); }',
     'long f(void) { long r; asm("{movq %%gs:%c1, %0|mov %0, gs:%c1}" : "=r"(r) : "i"(8)); return r; }',
     'void f(void) { asm volatile("1: jmp 1f\\n.Lhere%=: nop\\n1:" :: "r"(0)); }',
-    'asm(".macro two a\\n nop\\n .Lx\\\\@: movq \\\\a, %rax\\n.endm\\n two %rbx\\n two $5");',
     'unsigned f(unsigned a) { asm("bswap %0" : "+r"(a)); return a; }',
     'int x __attribute__((section(".data.x"), aligned(64)));',
     'void f(int port) { asm volatile("outb %b0, %w1" :: "a"(1), "Nd"(port)); }',

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+import sandbox
+from sandbox.errors import LinkError
 from sandbox.toolchain.c.refused import SHOWN, floating_point_helper, refused
 from sandbox.toolchain.image import Image
 
@@ -339,3 +341,22 @@ def test_what_clang_calls_for_floating_point_in_software_is_known(tmp_path: Path
     done = subprocess.run(["nm", "-u", path], capture_output=True, text=True, check=True)
     names = done.stdout.replace(" U ", " ").split()
     assert len(names) >= 15 and [name for name in names if not floating_point_helper(name)] == []
+
+
+LEAF = "int leaf(int a, int b) { int t[8]; for (int i = 0; i < 8; i++) t[i] = a * i; return t[b & 7]; }\n"
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-Os"])
+def test_data_below_rsp_is_refused_and_a_frame_of_its_own_is_not(cc: str, level: str, tmp_path: Path) -> None:
+    if shutil.which(cc) is None:
+        pytest.skip(f"{cc} is not here")
+    (tmp_path / "leaf.c").write_text(LEAF)
+    for flags, said in (((), True), (("-mno-red-zone",), False)):
+        subprocess.run([cc, level, "-g", "-mgeneral-regs-only", "-fno-pic", "-mcmodel=kernel", "-fno-stack-protector",
+                        *flags, "-c", "leaf.c"], cwd=tmp_path, check=True)
+        try:
+            with sandbox.boot(modules=[tmp_path / "leaf.o"]) as kernel:
+                assert not said and kernel.call("leaf", 5, 3) == 15
+        except LinkError as error:
+            assert said and "leaf.c:1: " in str(error) and "in leaf() lies in the red zone below RSP" in str(error)
