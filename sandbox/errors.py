@@ -308,10 +308,11 @@ class ShadowError(GuestError):
     """A wrong use of the heap, caught at its instruction; the machine stands before it.
 
     ``kind`` is ``use-after-free``, ``out-of-bounds``, ``uninitialized-read``, ``double-free``, ``invalid-free``,
-    ``wrong-cache`` or ``metadata-write``; ``address`` the first wrong byte, or the pointer that was freed; ``access``
-    ``read``, ``write`` or ``free``; ``size`` the bytes of the access; ``distance`` how far the byte lies behind the
-    end of the object (0 is right behind it) or, negative, before its start, None where it is neither; ``object`` the
-    address of that object, None where there is none; ``report`` the whole story in sections.
+    ``wrong-cache``, ``metadata-write`` or ``overlap``; ``address`` the first wrong byte, or the pointer that was freed
+    or handed out; ``access`` ``read``, ``write``, ``free`` or ``allocate``; ``size`` the bytes of the access;
+    ``distance`` how far the byte lies behind the end of the object (0 is right behind it) or, negative, before its
+    start, None where it is neither; ``object`` the address of that object, None where there is none; ``report`` the
+    whole story in sections.
     """
 
     def __init__(

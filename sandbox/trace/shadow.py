@@ -51,6 +51,7 @@ from .recorder import AT_ENTRY, AT_EXIT
 from .shadow_adopt import adopt, heap_frames
 from .shadow_calls import KSIZE, Calls, Open
 from .shadow_code import CodeMap
+from .shadow_compiled import Compiled
 from .shadow_foreign import Foreign, ForeignState
 from .shadow_instruction import Examiner, Seen
 from .shadow_native import NativeGate, Registers, Stack
@@ -113,6 +114,7 @@ class Shadow:
         self.ram = tracer.ram()
         self.table = ObjectTable(len(machine.memory))
         self.code = CodeMap(symbols, self.ram)
+        self._compiled = Compiled(symbols, memory.read)
         self._examiner = Examiner(memory, symbols, lambda: self._cpu["gs_base"])
         self._memory = memory
         self._ram_memory = machine.memory
@@ -128,7 +130,8 @@ class Shadow:
         self._calls.deferring = self._quarantine
         self._foreign = None if options.allocator is None else Foreign(
             foreign_functions(options.allocator, symbols), symbols, self._paging, self.table, self.ram, at_entry,
-            cpu.register_reader(AT_EXIT), self._clock, self._accuse_free, self._divert,
+            cpu.register_reader(AT_EXIT), self._clock, self._accuse_free,
+            self._accuse_overlap, self._divert,
             _physical(self._paging, arena))
         if self._foreign is not None:
             self._calls.pages = self._foreign
@@ -252,6 +255,9 @@ class Shadow:
                 return
         if self.code.responsible(rip, rsp, cr3) == Code.ALLOCATOR:
             return
+        if not any(state & ~_UNWRITTEN for state in wrong) and self._compiled.may_read(
+                rip, sum(state != 0 for state in wrong), length):
+            return
         first = next(index for index, state in enumerate(wrong) if state)
         self._accuse("read", at + first, offset + first, size, State(states[first]))
         self.table.shadow[at : at + length] = [state & ~_UNWRITTEN for state in states]
@@ -306,19 +312,8 @@ class Shadow:
             return
         registers = cpu.registers()
         seen = self._examiner.at(registers["rip"], registers)
-        owner = self._reporter.owner(first)
-        if state & State.METADATA:
-            kind = ShadowKind.METADATA_WRITE
-        elif state & (State.PADDING | State.OUTSIDE):
-            kind = ShadowKind.OUT_OF_BOUNDS
-        elif state & State.FREE:
-            left = self._reporter.live_neighbour(seen.bases, first)
-            kind = ShadowKind.USE_AFTER_FREE
-            if left is not None or not self._reporter.handed_out_before(first):
-                kind, owner = ShadowKind.OUT_OF_BOUNDS, left or self._reporter.owner_in_front(first)
-        else:
-            kind = ShadowKind.UNINITIALIZED_READ
         virtual = self._virtual(first - offset, seen) + offset
+        kind, owner = self._reporter.judge(state, first, virtual, seen.bases)
         what = Access(kind, access, first, virtual, size, offset, state)
         self._report(what, owner, seen, registers, self._clock() - 1, 1)
 
@@ -337,6 +332,16 @@ class Shadow:
         state = State(int(self.table.shadow[physical])) if 0 <= physical < len(self.table.shadow) else State(0)
         what = Access(kind, "free", physical, pointer, 0, 0, state, cache, cause)
         self._report(what, self._reporter.owner(physical), seen, registers, instruction, starts)
+
+    def _accuse_overlap(self, pointer: int, asked: int, other: Owner, cause: Cause) -> None:
+        """The call that is about to return hands out what somebody else has."""
+        cpu = self._cpu
+        if cpu.silent or self._foreign is None:
+            return
+        registers, first = cpu.registers(), self._foreign.physical(pointer)
+        what = Access(ShadowKind.OVERLAP, "allocate", first, pointer, asked, 0, State(int(self.table.shadow[first])),
+                      cause=cause)
+        self._report(what, other, self._examiner.at(registers["rip"], registers), registers, self._clock(), 0)
 
     def _report(self, access: Access, owner: Owner | None, seen: Seen, registers: dict[str, int], instruction: int,
                 starts: int) -> None:
@@ -363,7 +368,7 @@ class Shadow:
 
     def _stored(self, access: Access, seen: Seen) -> list[tuple[int, bytes]]:
         """The memory that an instruction may change, as it is before: around whatever its operands name."""
-        if access.access == "free":
+        if access.access in ("free", "allocate"):
             return []
         memory, kept = self._ram_memory, {}
         for address in (*seen.addresses, access.virtual - access.offset):

@@ -68,6 +68,7 @@ class Chunks:
         self._region = region
         self._pools: set[int] = set()                                  # variables that chunks are cut from, 0: others
         self._once: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)   # 1: was part of a chunk
+        self._taken: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)  # 1: is, or was not long ago, of a live one
         self._marks = bytearray(size)                                  # what the present call has read or written
         self._marked: npt.NDArray[np.uint8] = np.frombuffer(self._marks, np.uint8)
         self._seen: list[tuple[int, int, bool]] = []
@@ -140,12 +141,22 @@ class Chunks:
                 sound = not self._tables(pointer + at, stale, new) and sound
             states[:] = new
             self._once[start : start + inside] = 1
+            self._taken[start : start + inside] = 1
             padding = shadow[start + inside : start + size]
             padding[(padding == 0) | (padding == _FREE) | (padding == _OUTSIDE)] = _PADDING
             at += size
         if sound:
             self._pools.add(self._region(pointer)[0])
         self.known[pointer] = Chunk(Held(asked, asked, True, False, cause), pieces)
+
+    def overlapped(self, pointer: int, asked: int, cr3: int) -> Owner | None:
+        """A live chunk with which the one that is about to be handed out shares a byte."""
+        pieces = self.pieces(pointer, asked, cr3)
+        if not any(self._taken[start : start + size].any() for start, size in pieces):
+            return None                          # almost always, whatever the number of chunks
+        return next((self._owner(other, pieces[0][0], pointer) for other, chunk in self.known.items() if chunk.held.live
+                     for first, length in _of_owner(chunk) for start, size in pieces
+                     if first < start + size and start < first + length), None)
 
     def _tables(self, pointer: int, stale: npt.NDArray[np.bool_], new: npt.NDArray[np.uint8]) -> bool:
         """Keep what is the allocator's data of a new chunk's bytes; whether some is.
@@ -172,6 +183,7 @@ class Chunks:
         for start, size in chunk.pieces:
             states = self._table.shadow[start : start + size]
             states[states != _METADATA] = _FREE
+            self._taken[start : start + size] = 0
         self.known[pointer] = chunk._replace(held=chunk.held._replace(live=False, freed=cause))
 
     def unjudged(self, pointer: int, cr3: int) -> None:
@@ -213,6 +225,7 @@ class Chunks:
     def _begin_ground(self) -> None:
         """Nothing of it is in a chunk."""
         self._once[:] = 0
+        self._taken[:] = 0
         for start, end in self._exempt:
             self._once[start:end] = 1
         self._table.shadow[self._arena.start : self._arena.stop] = _OUTSIDE
@@ -291,7 +304,17 @@ class Chunks:
             self._ground[frame] = 1
         self._once[:] = 0
         self._once[state.once] = 1
+        self._taken[:] = self._once
         for address, size, write in state.seen:
             self._seen.append((address, size, write))
             mark = bytes([WRITTEN if write else READ]) * size
             self._marks[address : address + size] = bytes(map(max, mark, self._marks[address : address + size]))
+
+
+def _of_owner(chunk: Chunk) -> list[tuple[int, int]]:
+    """The pieces of a chunk without its padding."""
+    pieces, left = [], chunk.held.asked
+    for start, size in chunk.pieces:
+        pieces.append((start, min(size, left)))
+        left -= pieces[-1][1]
+    return pieces

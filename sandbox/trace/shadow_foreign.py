@@ -20,7 +20,8 @@ its ground (:mod:`~sandbox.trace.shadow_chunks`) is its own data, except
 
 A chunk's bytes are unwritten, unless this call wrote them; what a reallocation carries over is as written as it was,
 and the rest is unwritten. A chunk that was taken back must not be touched; and the bytes behind a chunk, up to the next
-multiple of 8, are its padding.
+multiple of 8, are its padding. A chunk that shares a byte with one that was not taken back is an *overlap*, told at
+the return of the call.
 
 An allocator that was booted with an arena (``sandbox.boot(allocator=FILE)``) has that too: nobody else may touch a byte
 of it that is in no chunk, nor one of the pages that it took during its calls. Its other functions may be called by the
@@ -80,7 +81,8 @@ class Foreign:
     def __init__(
         self, known: ForeignFunctions, symbols: Symbols, paging: Paging, table: Table, ram: Ram,
         at_entry: Callable[[], tuple[int, ...]], at_exit: Callable[[], tuple[int, ...]], clock: Callable[[], int],
-        accuse: Callable[[ShadowKind, int, int | None, Cause], None], divert: Callable[[bool], None],
+        accuse: Callable[[ShadowKind, int, int | None, Cause], None],
+        accuse_overlap: Callable[[int, int, Owner, Cause], None], divert: Callable[[bool], None],
         arena: range = range(0),
     ) -> None:  # fmt: skip
         self._known = known
@@ -90,6 +92,8 @@ class Foreign:
         self._at_exit = at_exit
         self._clock = clock
         self._accuse = accuse
+        self._accuse_overlap = accuse_overlap
+        self._frees = any(role.traced is not None and role.traced.kind is Kind.FREE for role in known.roles.values())
         self._divert = divert
         self._call: ForeignCall | None = None
         self._strangers = False                  # whether a function was called of which nothing is known
@@ -233,6 +237,9 @@ class Foreign:
             chunks.taken_back(pointer, cause)
         if failed:
             return
+        other = chunks.overlapped(rax, asked, self._cr3) if self._frees and not self._strangers else None
+        if other is not None:
+            self._accuse_overlap(rax, asked, other, cause)
         resized = function.kind is Kind.REALLOC and pointer
         chunks.handed_out(rax, asked, self._cr3, cause, zeroed=role.zeroed, kept=call.kept[:asked], grown=bool(resized))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,14 +11,20 @@ from ..errors import GuestMemoryError, ShadowError
 from ..guest.autopsy import Autopsy
 from ..guest.symbols import Symbols
 from ..layout import Writable
+from ..toolchain.source import SourceLine
 from ..x86 import REGISTERS
 from .builder import Names
+from .callers import LIBRARY, caller
 from .shadow_instruction import Seen
 from .shadow_objects import Cause, Held, ObjectTable, Span
 from .shadow_states import ShadowKind, State
 
 ROW = 16
 ROWS_AROUND = 2
+STEP = 8
+"""How near to a live object a byte that nobody else ever had is where an index of one too many, or too few, leads."""
+OURS = (LIBRARY, "kernel_asm/")
+"""How the names of the sources begin that no user wrote."""
 
 _STATES = {State.UNWRITTEN: "never written", State.METADATA: "the allocator's own data",
            State.PADDING: "behind the bytes that were asked for", State.OUTSIDE: "of no object", State.FREE: "free"}
@@ -55,6 +61,11 @@ class Owner(NamedTuple):
     size: int
     held: Held | None
     pointer: int | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a caller has it."""
+        return self.held is not None and self.held.live and not self.held.own
 
     def distance(self, address: int) -> int | None:
         """How far behind its end, or, negative, before its start; None inside."""
@@ -94,16 +105,51 @@ class Reporter:
         near = [self._object(span, at) for at in (index - 1, index, index + 1) if 0 <= at < span.objects]
         return min(near, key=lambda owner: _gap(span, owner, address), default=None)
 
-    def live_neighbour(self, bases: tuple[int, ...], address: int) -> Owner | None:
+    def judge(self, state: State, address: int, virtual: int,
+              bases: tuple[int, ...]) -> tuple[ShadowKind, Owner | None]:
+        """What is wrong with touching the byte at the physical ``address``, in that state, and the object that is
+        concerned. ``bases`` are the registers with whose help the instruction found it."""
+        if state == State.UNWRITTEN:
+            return ShadowKind.UNINITIALIZED_READ, self.owner(address)
+        left = self.live_neighbour(bases, address, virtual)
+        if left is not None:
+            return ShadowKind.OUT_OF_BOUNDS, left
+        owner = self.owner(address)
+        if state & State.METADATA:
+            shared = owner is not None and owner.is_live and owner.distance(address) is None
+            left = None if shared else self._beside(address)
+            return (ShadowKind.METADATA_WRITE, owner) if left is None else (ShadowKind.OUT_OF_BOUNDS, left)
+        if state & (State.PADDING | State.OUTSIDE):
+            return ShadowKind.OUT_OF_BOUNDS, owner
+        if self.handed_out_before(address):
+            return ShadowKind.USE_AFTER_FREE, owner
+        return ShadowKind.OUT_OF_BOUNDS, self._beside(address) or self.owner_in_front(address)
+
+    def live_neighbour(self, bases: tuple[int, ...], address: int, virtual: int) -> Owner | None:
         """The live object that a register points to, when the byte at ``address`` is not in it: an access that began
         as one of that object has left it."""
         for base in bases:
             physical = self.physical(base) if base >= DIRECT_MAP else -1
             owner = self.owner(physical) if physical >= 0 else None
-            if owner is not None and owner.held is not None and owner.held.live and not owner.held.own \
-                    and owner.distance(physical) is None and owner.distance(address) is not None:
+            if owner is None or not owner.is_live or owner.distance(physical) is not None:
+                continue
+            if owner.pointer is not None:        # its pages may lie anywhere: what counts is what the guest sees
+                owner = owner._replace(start=address - (virtual - owner.pointer))
+            elif virtual != DIRECT_MAP + address:
+                continue                         # no distance leads there
+            if owner.distance(address) is not None:
                 return owner
         return None
+
+    def _beside(self, address: int) -> Owner | None:
+        """The live object whose next, or previous, few bytes have the one at ``address``: the nearer one."""
+        found = []
+        for near in (address, address + STEP):
+            owner = self.owner(near)
+            distance = None if owner is None else owner.distance(address)
+            if owner is not None and owner.is_live and distance is not None and -STEP <= distance < STEP:
+                found.append((abs(distance), distance >= 0, owner))
+        return min(found, key=lambda each: each[:2], default=(0, False, None))[2]
 
     def owner_in_front(self, address: int) -> Owner | None:
         """The last object before ``address`` that was ever handed out, in its slab or the frame before; else what
@@ -135,13 +181,19 @@ class Reporter:
         distance = owner.distance(access.first) if owner is not None and access.kind in (
             ShadowKind.OUT_OF_BOUNDS, ShadowKind.INVALID_FREE) else None
         frames = self._autopsy.backtrace(registers)
-        sentence = f"{access.kind}: {seen.location} {self._verb(access)}{self._relation(access, owner)}"
+        told = f"{access.kind}: {seen.location} {self._verb(access)}{self._relation(access, owner)}"
+        callers: Sequence[str] = frames[1:] if _is_ours(seen.location.source) else ()
+        if access.kind is ShadowKind.OVERLAP and access.cause is not None:
+            callers = self._names.stack(access.cause.stack)
+        sentence = f"{told}{self._said(', called by {}', callers)}"
         report = "\n\n".join("\n".join(section) for section in (
             [sentence, f"at instruction {instruction:,}"], self._instruction(seen, registers),
             ["called from", *(f"  {frame}" for frame in frames[1:])] if len(frames) > 1 else [],
             self._object_section(access, owner), self._history("allocated", owner and owner.held and
                                                                owner.held.allocated),
-            self._history("freed", self._freed(access, owner)), list(self._bytes(access, owner))) if section)
+            self._history("freed", self._freed(access, owner)),
+            self._history("handed out now", access.cause if access.kind is ShadowKind.OVERLAP else None),
+            list(self._bytes(access, owner))) if section)
         return ShadowError(sentence, kind=str(access.kind), address=access.virtual, access=access.access,
                            size=access.size, distance=distance,
                            object=None if owner is None else self._address(owner), report=report,
@@ -152,23 +204,30 @@ class Reporter:
         if access.access == "free":
             function = self._symbols.locate(access.cause.function).symbol if access.cause is not None else ""
             return f"{self.verbs.get(function, 'frees')} {where}"
+        if access.kind is ShadowKind.OVERLAP:
+            return f"hands out {access.size} bytes at {where}"
         behind = f" (byte {access.offset} of {access.size})" if access.size > 1 else ""
         return f"{access.access}s {where}{behind}"
 
     def _relation(self, access: Access, owner: Owner | None) -> str:
         if access.kind is ShadowKind.METADATA_WRITE:
-            handed = owner is not None and owner.held is not None and not owner.held.own
+            handed = owner is not None and owner.held is not None and not owner.held.own \
+                and owner.distance(access.first) is None
             shared = f", and it was handed out as {self._name(owner)}" if handed and owner is not None else ""
             return f", {self._symbol_or(access.virtual)} of the allocator's own data{shared}"
         if owner is None:
             return ", where no object is"
+        if access.kind is ShadowKind.OVERLAP:
+            cause = None if owner.held is None else owner.held.allocated
+            holder = self._said(" that {} allocated", [] if cause is None else self._names.stack(cause.stack))
+            return f", which overlap {self._name(owner)}{holder}, which is still in use"
         text = f", {self._place(access, owner)} {self._name(owner)}"
         if access.kind is ShadowKind.WRONG_CACHE and owner.span is not None:
             return f"{text}, into the cache at 0x{access.cache or 0:x}"
         freed = self._freed(access, owner)
         if access.kind in (ShadowKind.USE_AFTER_FREE, ShadowKind.DOUBLE_FREE) and freed is not None:
             return f"{text}, freed at instruction {freed.instruction:,}"
-        return text
+        return f"{text}, on the allocator's own data" if access.state & State.METADATA else text
 
     @staticmethod
     def _place(access: Access, owner: Owner) -> str:
@@ -193,6 +252,13 @@ class Reporter:
     def _symbol_or(self, address: int) -> str:
         location = self._symbols.locate(address)
         return str(location) if location.symbol else "part"
+
+    @staticmethod
+    def _said(text: str, frames: Sequence[str]) -> str:
+        """A text with the innermost frame of the user's own, ``{}``; nothing where there is none."""
+        every = (caller([frame]) for frame in frames)
+        his = next((each for each in every if each.file and not each.file.startswith(OURS)), None)
+        return "" if his is None else text.format(f"{his.function} ({his.file}:{his.line})")
 
     @staticmethod
     def _virtual(physical: int) -> str:
@@ -251,6 +317,10 @@ class Reporter:
             cells = "".join(_mark(row + at, access.virtual, inside) + f"{byte:02x}" for at, byte in enumerate(data))
             end = "]" if row + ROW == inside.stop and inside else ""
             yield f"  0x{row:016x} {cells}{end}"
+
+
+def _is_ours(source: SourceLine | None) -> bool:
+    return source is not None and source.file.startswith(OURS)
 
 
 def _mark(address: int, guilty: int, inside: range) -> str:

@@ -60,6 +60,7 @@ class ShadowKind(str, Enum):
     INVALID_FREE = "invalid-free"
     WRONG_CACHE = "wrong-cache"
     METADATA_WRITE = "metadata-write"
+    OVERLAP = "overlap"
 
     def __str__(self) -> str:
         return self.value

@@ -3,6 +3,7 @@ of chunks that are merged and split, and of pages that are taken and given back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import cycle
@@ -189,7 +190,7 @@ int main(void)
 """
 WRONG = {
     "the byte behind a chunk": ("a[37] = 1;", "out-of-bounds", 37),
-    "the header of the next one": ("*(unsigned long *)(b - 8) = 1;", "metadata-write", 40),
+    "the header of the next one": ("*(unsigned long *)(b - 8) = 1;", "out-of-bounds", 40),
     "a chunk that was freed and merged": ("free(a); free(b); b[8] = 1;", "use-after-free", 40),
     "a chunk that was moved": ("memset(a, 1, 40); unsigned char *c = realloc(a, 900); a[3] = c[0];",
                                "use-after-free", 40),
@@ -237,6 +238,74 @@ def test_right_use_is_not_accused(right: str, name: str, tmp_path: Path) -> None
     with boot(name, _source(tmp_path, RIGHT[right], 40), "-O0 -fno-builtin", shadow=True) as kernel:
         result = kernel.run()
     assert result.ok, result.error
+
+
+PLACES = {
+    "behind, with its pointer": ("break", "-O1", "b[57] = 1;", "9 bytes past the end of the chunk of 48 bytes"),
+    "before": ("break", "-O0", "((int *)b)[-1] = 1;", "4 bytes before the chunk of 48 bytes"),
+    "behind, step by step": ("pages", "-O0", "for (unsigned char *at = b; at < b + 50;) *at++ = 7;",
+                             "right behind the chunk of 48 bytes"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_overrun_onto_the_allocators_data_is_told_from_the_chunk_that_it_left(place: str, tmp_path: Path) -> None:
+    name, cflags, body, told = PLACES[place]
+    with boot(name, _source(tmp_path, body, 48), f"{cflags} -fno-builtin", shadow=True) as kernel:
+        error = kernel.run().error
+    assert isinstance(error, ShadowError) and error.kind == "out-of-bounds" and error.object is not None
+    assert told in str(error) and "on the allocator's own data" in str(error) and "handed out" not in str(error)
+    assert error.distance == error.address - error.object - (0 if error.address < error.object else 48)
+
+
+def _broken(tmp_path: Path, right: str, wrong: str) -> Path:
+    """The allocator on the break with other words in one place."""
+    source = (HERE / "merging.c").read_text()
+    assert source.count(right) == 1
+    path = tmp_path / "broken.c"
+    path.write_text(source.replace(right, wrong))
+    return path
+
+
+CUT = "block->units -= units;\n                block += block->units;"
+CUT_SHORT = "block->units -= units - 2;\n                block += block->units - 2;"
+OVERLAPS = {
+    "a rest that is too long": (CUT, CUT_SHORT, 40),
+    "a block that stays in the list": ("before->next = block->next;\n            } else", "} else", 4080),
+}
+
+
+@pytest.mark.parametrize("wrong", OVERLAPS)
+def test_a_chunk_that_overlaps_a_live_one_is_told_at_the_return_of_the_call(wrong: str, tmp_path: Path) -> None:
+    right, other, asked = OVERLAPS[wrong]
+    program = tmp_path / "main.c"
+    program.write_text(f"""#include <stdlib.h>
+        int main(void)
+        {{
+            char *first = malloc({asked});
+            char *second = malloc({asked});
+            return first == second;
+        }}""")
+    broken = _broken(tmp_path, right, other)
+    with sandbox.boot(program, allocator=broken, cflags="-O0 -DON_BREAK", hz=0, shadow=True) as kernel:
+        error = kernel.run().error
+        assert kernel.shadow is not None
+        first, *more = kernel.shadow.chunks()
+        at = kernel.symbols.locate(kernel.registers["rip"])
+    assert isinstance(error, ShadowError) and (error.kind, error.access) == ("overlap", "allocate")
+    assert at.symbol == "malloc" and error.rip == kernel.registers["rip"]
+    assert error.object == first and error.address == (more[0] if more else first) and error.size == asked
+    assert re.search(r"hands out .* overlap the chunk .* that main \(\S*main.c:4\) allocated, which is still in use, "
+                     r"called by main \(\S*main.c:5\)$", str(error)), error
+    assert "allocated by malloc" in error.report and "handed out now by malloc" in error.report
+
+
+def test_an_overlap_is_collected_once_and_goes_when_the_chunk_is_freed(tmp_path: Path) -> None:
+    broken = _broken(tmp_path, CUT, CUT_SHORT)
+    with sandbox.boot(allocator=broken, cflags="-O2 -DON_BREAK", hz=0, shadow="collect") as kernel:
+        pointers = [kernel.allocator.allocate(40) for _ in range(4)]
+        assert kernel.shadow is not None
+        assert [(error.kind, error.address) for error in kernel.shadow.errors] == [("overlap", pointers[1])]
 
 
 def test_a_byte_of_its_pages_that_is_in_no_chunk_is_nobody_elses(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -580,3 +581,91 @@ def test_the_native_code_is_what_its_source_assembles_to() -> None:
     source = Path(shadow_module.__file__).with_name("shadow_native.asm").read_text()
     text = "\n".join(line.partition("#")[0].rstrip() for line in source.splitlines())
     assert default_backend().assemble(text, 0) == CODE
+
+
+# -- what is said ---------------------------------------------------------------------------------------------------
+def test_a_byte_on_the_allocators_data_is_told_from_the_object_whose_pointer_led_there(
+        boot: Callable[..., Kernel]) -> None:
+    kernel = boot(program("""
+        mov edi, 64
+        call kmalloc
+        mov rbx, rax
+        lea rcx, [rip + kmalloc_caches]
+        mov rcx, [rcx]                  # a struct kmem_cache
+        sub rcx, rbx
+    guilty:
+        mov dword ptr [rbx + rcx], 3
+    """))
+    error = caught(kernel)
+    assert error.kind == "out-of-bounds" and error.object == error.registers["rbx"] and error.distance is not None
+    assert error.address == error.object + error.distance + 64 * (error.distance > 0)
+    assert str(error).endswith("on the allocator's own data") and "handed out" not in str(error)
+
+
+@pytest.mark.parametrize("store", ["mov dword ptr [rbx + -4], 3",
+                                   "lea rcx, [rbx + -4]\nguilty:\n mov dword ptr [rcx], 3"])
+def test_one_element_too_few_is_out_of_bounds_whatever_lies_there(boot: Callable[..., Kernel], store: str) -> None:
+    label = "" if "guilty" in store else "guilty:"
+    kernel = boot(program(f"""
+    next:
+        mov edi, 64
+        call kmalloc
+        test eax, 0xfff                 # until one begins a page, behind which the allocator's own lie
+        jnz next
+        mov rbx, rax
+        mov byte ptr [rbx], 1
+        {label}
+        {store}
+    """))
+    error = caught(kernel)
+    assert (error.kind, error.distance, error.object) == ("out-of-bounds", -4, error.registers["rbx"]), error
+
+
+def test_a_write_far_behind_a_live_object_into_one_freed_long_ago_is_told_from_the_live_one(
+        boot: Callable[..., Kernel]) -> None:
+    error = caught(boot(program("""
+        mov edi, 32
+        call kmalloc
+        mov r12, rax
+        mov edi, 500
+        call kmalloc
+        mov rbx, rax
+        mov rdi, rax
+        call kfree
+        sub rbx, r12
+    guilty:
+        mov byte ptr [r12 + rbx], 1
+    """)))
+    assert error.kind == "out-of-bounds" and error.object == error.registers["r12"]
+    assert error.distance == error.registers["rbx"] - 32
+
+
+def test_an_error_in_code_of_the_kernel_ends_in_the_line_that_called_it(boot: Callable[..., Kernel]) -> None:
+    source = program("""
+        mov edi, 40
+        call kmalloc
+        mov rdi, rax
+        mov esi, 1
+        mov edx, 41
+        call fill
+    """, """
+    fill:
+        push rbp
+        mov rbp, rsp
+        call memset
+        pop rbp
+        ret
+    """)
+    result = boot(source).run()
+    line = next(number for number, text in enumerate(source.splitlines(), 1) if "call memset" in text)
+    assert isinstance(result.error, ShadowError)
+    assert str(result.error).startswith("out-of-bounds: memset+") and "string.asm" in str(result.error)
+    assert re.search(rf", called by fill \(\S+:{line}\)$", str(result.error))
+
+
+def test_a_call_from_python_of_the_kernels_code_has_no_line_that_called_it(boot: Callable[..., Kernel]) -> None:
+    kernel = boot()
+    pointer = kernel.call("kmalloc", 40)
+    with pytest.raises(ShadowError) as error:
+        kernel.call("memset", pointer, 1, 41)
+    assert "called by" not in str(error.value)

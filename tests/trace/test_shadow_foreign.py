@@ -142,7 +142,7 @@ WRONG = {
     "out-of-bounds": "mov edi, 37\n call list_take\n mov rbx, rax\nguilty:\n mov byte ptr [rbx + 37], 1",
     "double-free": "mov rdi, rbx\n call list_give\n mov rdi, rbx\nguilty:\n call list_give",
     "invalid-free": "lea rdi, [rbx + 8]\nguilty:\n call list_give",
-    "metadata-write": "guilty:\n mov dword ptr [rbx + -8], 0",
+    "metadata-write": "lea rcx, [rip + taken]\nguilty:\n mov dword ptr [rcx], 0",
 }
 
 
@@ -150,6 +150,15 @@ WRONG = {
 def test_each_kind_of_error_is_caught_in_its_chunks(listed: Callable[..., Kernel], kind: str) -> None:
     error = caught(listed(WRONG[kind]))
     assert error.kind == kind
+
+
+def test_chunks_from_before_init_overlap_nothing(listed: Callable[..., Kernel]) -> None:
+    assert listed("""
+        call list_init_all
+        mov edi, 40
+        call list_take
+        mov r12, rax
+    """).run().ok
 
 
 def test_a_rewind_puts_its_chunks_back_too(boot: Callable[..., Kernel]) -> None:
