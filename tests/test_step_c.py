@@ -74,7 +74,7 @@ def timeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Timeline[Kern
 @pytest.fixture
 def session(timeline: Timeline[Kernel]) -> Session:
     timeline.goto(timeline.start)
-    timeline.run_to("main")
+    timeline.run_to("*main")
     return Session(timeline)
 
 
@@ -150,7 +150,10 @@ def test_a_line_is_broken_at_once_in_each_function_where_it_begins(session: Sess
     assert told(session, "break 12")[0].count("list.c:12") == 1
     assert told(session, "break list.c:5")[1:] == ["line 5 has no code; the next that has is 6"]
     assert told(session, "break more.c:9")[0].endswith("(more.c:9)")
-    assert told(session, "break helper@more.c")[0] == "breakpoint 4: helper@more.c (more.c:4)"
+    assert told(session, "break *helper@more.c")[0] == "breakpoint 4: helper@more.c (more.c:4)"
+    behind = told(session, "break helper@more.c")[0]
+    assert behind.startswith("breakpoint 5: helper@more.c+0x") and behind.endswith(" (more.c:4)")
+    told(session, "delete 5")
     assert line_after(session, "delete 2", "continue") == "list.c:12"
     assert [line_after(session, "continue") for _ in range(4)] == ["more.c:9", "more.c:4"] * 2
     assert "did you mean helper" in session.execute("break helper@nothing.c").error
@@ -177,7 +180,7 @@ def test_variables_are_listed_printed_watched_and_asked_for(session: Session) ->
     assert told(session, "print value") [0].startswith("int value = 0    at 0x")
     assert told(session, "print counter")[0].startswith("int counter = 0    at 0x")
     node = told(session, "print /x node")[0]
-    assert told(session, "print /x node+8")[0] == hex(int(node, 16) + 8)
+    assert told(session, "print /x node+8")[0] == hex(int(node, 16) + 8 * 16)
     assert told(session, "print /x helper@more.c")[0] == hex(session.timeline.kernel.symbols["helper@more.c"])
     assert told(session, "whatis counter") and told(session, "x/2xg node")
     assert "watch 1: 4 bytes at 0x" in told(session, "watch counter")[0]

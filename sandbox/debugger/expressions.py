@@ -11,6 +11,9 @@
 
 Names are registers, variables of the C function that runs (their numbers and pointers), labels of the kernel and the
 program, and the constants of their sources, in this order. A label wins over a constant, and ``-`` is always minus.
+
+A text with a variable of C in it that is no memory operand is an expression of C (:mod:`.c_expressions`), and so is one
+with what only C has: ``order->pieces``, ``squares[9]``, ``*list``, ``1 < 2``.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from ..errors import SymbolNotFound, UsageError
 from ..guest.symbols import Symbols
 from ..layout import Readable
 from ..toolchain.expression import ExpressionError, Linear, evaluate
+from .c_expressions import CExpressions, Value, is_of_c, looks_like_c
 
 _GROUPED = re.compile(r"(?<![\w.])[0-9]{1,3}(?:[,_][0-9]{3})+(?![\w.])")
 _LAST = re.compile(r"\$(?!\w)")
 _SIGIL = re.compile(r"\$(?=\w)")
 _MEMORY = re.compile(r"(?:\b(?P<size>byte|word|dword|qword)\s+(?:ptr\s*)?)?\[(?P<address>[^\[\]]*)\]")
 _BARE = re.compile(r"(?<![\w.])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{16}(?![\w.])")
+_ASSEMBLERS, _OURS = "may stand only in .if conditions", "compares in C alone, and [...] is no C"
 _SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
 
 
@@ -42,8 +47,10 @@ class Expressions:
     """Evaluates against one state of a guest: what ``registers`` and ``memory`` say when asked."""
 
     def __init__(self, symbols: Symbols, registers: Mapping[str, int], memory: Readable,
-                 variables: Callable[[str], int | None] = lambda name: None) -> None:
+                 variables: Callable[[str], int | None] = lambda name: None,
+                 c: Callable[[], CExpressions] | None = None) -> None:
         self.last = 0
+        self._c = c
         self._symbols = symbols
         self._registers = registers
         self._memory = memory
@@ -55,7 +62,10 @@ class Expressions:
         :class:`UsageError` for what cannot be read, :class:`SymbolNotFound` for a name that nobody defines,
         :class:`TranslationError` for memory that is not mapped.
         """
-        plain = _GROUPED.sub(lambda found: found[0].replace(",", "").replace("_", ""), text.strip())
+        of_c = self.in_c(text)
+        if of_c is not None and self._c is not None:
+            return self._c().number(of_c)
+        plain = _ungrouped(text)
         plain = _SIGIL.sub("", _LAST.sub(f"{self.last:#x}", plain))
         for name in self._symbols.qualified:
             plain = plain.replace(name, f"{int(self._symbols[name]):#x}")
@@ -65,6 +75,31 @@ class Expressions:
             if not count:
                 break
         return self._evaluate(plain)
+
+    def in_c(self, text: str) -> Value | None:
+        """What a text is as an expression of C; None where it is meant for the assembly around."""
+        if self._c is None or not text.strip():
+            return None
+        c, plain = self._c(), _ungrouped(text)
+        if not is_of_c(plain, c.is_variable) and not looks_like_c(plain):
+            return None
+        return c.evaluate(plain)
+
+    def of_assembly(self, name: str) -> int | None:
+        """The value of a register, ``$rax`` or ``rax``, of ``$``, of a label or a constant; None for another name."""
+        if name == "$":
+            return self.last
+        name = name.removeprefix("$")
+        if name in set(self._registers):
+            return self._registers[name]
+        if name in self._symbols:
+            return int(self._symbols[name])
+        return next((image.constants[name] for image in self._symbols.images if name in image.constants), None)
+
+    def unknown(self, name: str) -> SymbolNotFound:
+        """The error for a name that nobody defines."""
+        known = [*self._registers, *self._symbols, *(key for image in self._symbols.images for key in image.constants)]
+        return SymbolNotFound(name, get_close_matches(name, known, n=3))
 
     def _read(self, found: re.Match[str]) -> str:
         size = _SIZES[found["size"] or "qword"]
@@ -76,22 +111,21 @@ class Expressions:
         try:
             return evaluate(text, self._lookup).value & U64
         except ExpressionError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(str(error).replace(_ASSEMBLERS, _OURS)) from None
 
     def _find(self, name: str) -> Linear | None:
         """What a name stands for; None where nobody defines it."""
-        if name in set(self._registers):
-            return Linear(self._registers[name])
-        held = self._variables(name)
-        if held is not None:
-            return Linear(held)
-        if name in self._symbols:
-            return Linear(int(self._symbols[name]))
-        return next((Linear(image.constants[name]) for image in self._symbols.images if name in image.constants), None)
+        held = None if name in set(self._registers) else self._variables(name)
+        found = self.of_assembly(name) if held is None else held
+        return None if found is None else Linear(found)
 
     def _lookup(self, name: str) -> Linear:
         found = self._find(name)
-        if found is not None:
-            return found
-        known = [*self._registers, *self._symbols, *(key for image in self._symbols.images for key in image.constants)]
-        raise SymbolNotFound(name, get_close_matches(name, known, n=3))
+        if found is None:
+            raise self.unknown(name)
+        return found
+
+
+def _ungrouped(text: str) -> str:
+    """Numbers without the commas that the panes show in them."""
+    return _GROUPED.sub(lambda found: found[0].replace(",", "").replace("_", ""), text.strip())

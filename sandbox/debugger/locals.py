@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,12 @@ from ..errors import GuestMemoryError
 from ..guest import frames as stack
 from ..guest.symbols import Symbols
 from ..layout import Readable
-from ..toolchain.c.variables import Frame, Place, Type, Variable
-from ..toolchain.image import Image
+from ..toolchain.c.types import Type
+from ..toolchain.c.variables import Frame, Place, Variable, Variables
 from ..trace.callers import LIBRARY
 from .name import Name
 from .names import Names
+from .prologue import second_line
 from .reading import Subject
 from .values import number
 
@@ -38,6 +38,7 @@ _BELOW = 4096
 _ANY_CFA = 1 << 40
 _TOLD = 40
 """Members of a structure that are told."""
+_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Local:
         return f"{self.variable.declaration} = {self.value}"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A variable that a name means, and where it is: in memory, or as a value; None where that is not known."""
+
+    variable: Variable
+    place: Place | None
+
+
 class Locals:
     """The variables of all frames of a guest at one moment, innermost first; ``registers`` are the general ones."""
 
@@ -60,7 +69,7 @@ class Locals:
         self._guest = guest
         self._registers = registers
         self._memory = memory
-        self._sorted: dict[int, list[int]] = {}
+        self._seconds: dict[int, int | None] = {}
 
     @cached_property
     def frames(self) -> Sequence[stack.Frame]:
@@ -108,24 +117,63 @@ class Locals:
     def find(self, name: str) -> Local | None:
         """The variable that a name means in the innermost frame, where that is C; else a variable of a file or a static
         one, whose label is called so too."""
-        known = next((one for one in self.of(0) or () if one.variable.name == name), None)
-        if known is not None:
-            return known
+        found = self.seen(name)
+        if found is None:
+            return None
+        place = found.place
+        value = UNKNOWN if place is None else Contents(self._guest).of(found.variable.type, place)
+        return Local(found.variable, value, None if place is None else place.address)
+
+    def seen(self, name: str) -> Seen | None:
+        """The same, and where it is."""
+        found = self._in_frame(name, 0)
+        if found is not None:
+            return found
         address = self._guest.symbols.get(name)
         variables = None if address is None else self._guest.symbols.variables(address)
         for at, variable in () if variables is None else variables.globals():
             if at == address:
-                return Local(variable, Contents(self._guest).of(variable.type, Place(address=at)), at)
+                return Seen(variable, Place(address=at))
         return None
+
+    def of_a_caller(self, name: str) -> Seen | None:
+        """The variable of the frame that is asked about where none is said (:meth:`default`)."""
+        depth = self.default()
+        return self._in_frame(name, depth) if depth else None
+
+    def _in_frame(self, name: str, depth: int) -> Seen | None:
+        frame, variables = next(((frame, known) for at, frame, known in self._c if at == depth), (None, []))
+        variable = next((one for one in variables if one.name == name), None)
+        if frame is None or variable is None:
+            return None
+        place = self._place(variable, frame)
+        if place is not None and place.register is not None:
+            held = frame.registers.get(place.register)
+            place = None if held is None else Place(value=held)
+        return Seen(variable, place)
+
+    def type_called(self, name: str) -> Type | None:
+        """The type that a program calls so."""
+        found = (variables.type_called(name) for variables in self._every)
+        return next((kind for kind in found if kind is not None), None)
+
+    def enumerator(self, name: str) -> int | None:
+        """The value of a constant of an enumeration of the program."""
+        found = (variables.enumerator(name) for variables in self._every)
+        return next((value for value in found if value is not None), None)
+
+    @property
+    def _every(self) -> Iterator[Variables]:
+        """The debug information of every image that has some."""
+        found = (self._guest.symbols.variables(image.base) for image in self._guest.symbols.images)
+        return (variables for variables in found if variables is not None)
 
     def value(self, name: str) -> int | None:
         """The number that a variable of the innermost frame holds; None where there is none, or no number in it."""
-        for depth, frame, variables in self._c[:1]:
-            found = next((one for one in variables if one.name == name), None) if depth == 0 else None
-            place = None if found is None else self._place(found, frame)
-            if found is not None and place is not None and found.type.kind not in ("struct", "array", "other"):
-                return Contents(self._guest).number(found.type, place, frame.registers)
-        return None
+        found = self._in_frame(name, 0)
+        if found is None or found.place is None or found.variable.type.kind in ("struct", "array", "other"):
+            return None
+        return Contents(self._guest).number(found.variable.type, found.place)
 
     def name(self, address: int) -> Name | None:
         """The variable that lies at an address of the stack: ``i``, ``text[3]``, of a caller ``main::list``."""
@@ -167,23 +215,16 @@ class Locals:
         return None if self._enters(frame.rip) else place
 
     def _enters(self, address: int) -> bool:
-        """Whether an instruction is of the row of the table of lines that a function begins with."""
+        """Whether an instruction is of the line that a function begins with."""
         symbols = self._guest.symbols
-        image = symbols.image_at(address)
-        if image is None:
-            return False
         start = address - symbols.locate(address).offset
-        rows = self._rows(image)
-        first = bisect_right(rows, start)                # the row behind the one that the function begins with
-        if first < len(rows) and rows[first] < symbols.end_of(start) and image.lines[rows[first]][1]:
-            return address < rows[first]
+        if start not in self._seconds:
+            self._seconds[start] = second_line(symbols, start)
+        second = self._seconds[start]
+        if second is not None:
+            return address < second
         rule = symbols.unwind.rule(address)              # all of it is on one line
         return rule is None or rule.cfa_register == "rsp"
-
-    def _rows(self, image: Image) -> list[int]:
-        if image.base not in self._sorted:
-            self._sorted[image.base] = sorted(image.lines)
-        return self._sorted[image.base]
 
 
 class Contents:
@@ -214,7 +255,7 @@ class Contents:
             members = [f"{name or 'union'} = {self._at(inner, address + offset, depth + 1)}"
                        for name, offset, inner in kind.members[:_TOLD]]
             return "{" + ", ".join(members) + (", ..." if len(kind.members) > _TOLD else "") + "}"
-        if kind.kind == "array" and kind.inner is not None and kind.inner.size and depth < 2:
+        if kind.kind == "array" and kind.inner is not None and kind.inner.size and depth < 3:
             return self._array(kind, kind.inner, address, depth)
         if kind.kind in ("struct", "array", "other") or not 0 < kind.size <= 8:
             return f"at 0x{address:x}"
@@ -243,10 +284,10 @@ class Contents:
         if kind.kind == "boolean":
             return {0: "false", 1: "true"}.get(value, str(value))
         if kind.kind == "character":
-            return f"{signed} {chr(value)!r}" if 32 <= value < 127 else str(signed)
+            return f"{value} {chr(value)!r}" if 32 <= value < 127 else str(signed if kind.negative else value)
         if kind.kind == "enum":
             name = kind.names.get(signed, kind.names.get(value))
-            return str(signed) if name is None else f"{name} ({signed})"
+            return str(signed if kind.negative else value) if name is None else f"{name} ({signed})"
         if kind.kind == "pointer":
             return self._pointer(kind, value)
         if kind.kind == "signed":
@@ -265,7 +306,7 @@ class Contents:
 def _part(kind: Type, offset: int) -> tuple[str, int, int]:
     """Which part of a variable lies at an offset: ``.next``, ``[3]``; where that begins, and its size."""
     text, at = "", 0
-    while True:
+    for _ in range(_DEEPEST):
         inner: Type | None = None
         if kind.kind == "array" and kind.inner is not None and kind.inner.size:
             index = (offset - at) // kind.inner.size
@@ -276,8 +317,9 @@ def _part(kind: Type, offset: int) -> tuple[str, int, int]:
                     text, at, inner = f"{text}.{name}", at + start, member
                     break
         if inner is None:
-            return text + (f"+{offset - at}" if offset > at else ""), at, kind.size
+            break
         kind = inner
+    return text + (f"+{offset - at}" if offset > at else ""), at, kind.size
 
 
 def variable_at(symbols: Symbols, address: int, register: str, displacement: int) -> str:

@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from ..address import check_address
 from ..errors import UsageError
 from ..guest.symbols import Symbols
+from .prologue import behind_prologue
 
-_LABEL = re.compile(r"(?P<label>[A-Za-z_.][\w.]*(?:@[\w./-]+?)?)"
+_LABEL = re.compile(r"(?P<entry>\*)?\s*(?P<label>[A-Za-z_.][\w.]*(?:@[\w./-]+?)?)"
                     r"\s*(?:(?P<sign>[+-])\s*(?P<offset>0x[0-9a-fA-F]+|[0-9]+))?")
 _LINE = re.compile(r"(?P<file>[^:]+):(?P<line>[0-9]+)")
 _NUMBER = re.compile(r"\*?(0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
@@ -21,8 +22,10 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
 
     ``0xffffffff80003b4b``, ``*0xffffffff80003b4b``, ``kmalloc``, ``kmalloc+0x12``, ``slab.asm:120`` (the next line with
     code, where that one has none); in C, ``helper@more.c`` of several functions with one name, and of a function that
-    is nowhere itself, every copy of it in others. :class:`UsageError` for what is no place, :class:`SymbolNotFound` for
-    a label that nobody defines.
+    is nowhere itself, every copy of it in others. A function of C by its name is meant behind the code that makes its
+    frame, as in gdb, so that its variables are known (:mod:`.prologue`); ``*helper`` and ``helper+0`` are its very
+    first instruction. :class:`UsageError` for what is no place, :class:`SymbolNotFound` for a label that nobody
+    defines.
     """
     if isinstance(place, int) and not isinstance(place, bool):
         return (int(place),)
@@ -36,9 +39,10 @@ def addresses(symbols: Symbols, place: int | str) -> tuple[int, ...]:
         return _line(symbols, line["file"], int(line["line"]))
     if label and not label["sign"] and label["label"] not in symbols and (copies := _copies(symbols, label["label"])):
         return copies
+    if label and not label["sign"] and not label["entry"]:
+        return (behind_prologue(symbols, int(symbols[label["label"]])),)
     if label:
-        offset = int(label["offset"] or "0", 0)
-        return (int(symbols[label["label"]]) + (-offset if label["sign"] == "-" else offset),)
+        return (_labelled(symbols, label),)
     raise UsageError(f"{text!r} is no place in the code: write an address, a label, label+0x12 or file.asm:120")
 
 
@@ -49,9 +53,19 @@ def address_of(symbols: Symbols, place: int | str) -> int:
     """
     if isinstance(place, str) and _LINE.fullmatch(place.strip()):
         raise UsageError(f"an address is a number or a label, not {place!r}")
-    address = addresses(symbols, place)[0] if isinstance(place, str) else place
+    label = _LABEL.fullmatch(place.strip()) if isinstance(place, str) else None
+    if label and (label["label"] in symbols or label["sign"]):
+        address: int | str = _labelled(symbols, label)
+    else:
+        address = addresses(symbols, place)[0] if isinstance(place, str) else place
     check_address(address)
     return int(address)
+
+
+def _labelled(symbols: Symbols, label: re.Match[str]) -> int:
+    """A label and an offset."""
+    offset = int(label["offset"] or "0", 0)
+    return int(symbols[label["label"]]) + (-offset if label["sign"] == "-" else offset)
 
 
 def _line(symbols: Symbols, file: str, number: int) -> tuple[int, ...]:

@@ -164,13 +164,15 @@ class Timeline(Journey[G]):
 
     def run_to(self, target: int | str | Event | Callable[[G], bool], limit: int | None = None) -> Moment | None:
         """Forwards to the next time that ``target`` is about to run: an address, ``"kmalloc"``, ``"kmalloc+0x12"``,
-        ``"slab.asm:120"``, an event, or ``predicate(kernel)``, which is asked before each of the next
-        ``limit`` instructions (a million, unless told otherwise). None, and the position stays, when it does not come.
+        ``"slab.asm:120"``, a function of C behind the code that makes its frame (``"*name"``: its first instruction),
+        an event, or ``predicate(kernel)``, which is asked before each of the next ``limit`` instructions (a million,
+        unless told otherwise). None, and the position stays, when it does not come.
         """
         return self._to(True, target, limit)
 
     def back_to(self, target: int | str | Event | Callable[[G], bool], limit: int | None = None) -> Moment | None:
-        """Backwards to the last time before now that ``target`` was about to run; see :meth:`run_to`."""
+        """Backwards to the last time before now that ``target`` was about to run; see :meth:`run_to`. A name means the
+        same place in both directions: ``"*name"`` goes back to where a function of C was entered."""
         return self._to(False, target, limit)
 
     def _to(self, forward: bool, target: int | str | Event | Callable[[G], bool], limit: int | None) -> Moment | None:

@@ -98,7 +98,7 @@ def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     program.write_text(PROGRAM)
     with sandbox.record(program, ram="4M", cc=cc, cflags=flags) as timeline:
         timeline.goto(timeline.start)
-        start = (timeline.run_to("main") or timeline.moment).instruction
+        start = (timeline.run_to("*main") or timeline.moment).instruction
         timeline.keep(timeline.kernel.travel.keep_here())        # a short way back
         with sandbox.boot(program, ram="4M", cc=cc, cflags=flags) as kernel:
             kernel.machine.run(start - kernel.instructions)
@@ -200,7 +200,7 @@ def test_interrupts_are_passed_over_and_every_way_is_also_the_way_back(tmp_path:
     (tmp_path / "lines.c").write_text(PROGRAM)
     with sandbox.record(tmp_path / "lines.c", ram="4M", cflags="-O0", hz=10_000) as timeline:
         timeline.goto(timeline.start)
-        timeline.run_to("main")
+        timeline.run_to("*main")
         for forwards, backwards in ((timeline.step_line, timeline.reverse_step_line),
                                     (timeline.next_line, timeline.reverse_next_line)):
             way = [timeline.position]
@@ -217,7 +217,7 @@ def test_interrupts_are_passed_over_and_every_way_is_also_the_way_back(tmp_path:
 def test_lines_of_assembly_are_stepped_too_and_a_program_without_lines_says_so(tmp_path: Path) -> None:
     with sandbox.record("01", ram="4M") as timeline:
         timeline.goto(timeline.start)
-        timeline.run_to("main")
+        timeline.run_to("*main")
         program = timeline.kernel.program
         assert program is not None
         for _ in range(12):
@@ -229,7 +229,7 @@ def test_lines_of_assembly_are_stepped_too_and_a_program_without_lines_says_so(t
     (tmp_path / "bare.c").write_text("int main(void)\n{\n    return 0;\n}\n")
     with sandbox.record(tmp_path / "bare.c", ram="4M", cflags="-g0") as timeline:
         timeline.goto(timeline.start)
-        timeline.run_to("main")
+        timeline.run_to("*main")
         for move in (timeline.step_line, timeline.next_line, timeline.reverse_step_line, timeline.reverse_next_line):
             with pytest.raises(UsageError, match="no source lines of this program"):
                 move()

@@ -93,7 +93,7 @@ def plain(request: pytest.FixtureRequest, recorded: Callable[[str, str], Timelin
 
 def at_main(timeline: Timeline[Kernel]) -> Timeline[Kernel]:
     timeline.goto(timeline.start)
-    timeline.run_to("main")
+    timeline.run_to("*main")
     return timeline
 
 
@@ -108,7 +108,7 @@ def known(found: list[Local] | None) -> dict[str, str]:
 def notes(timeline: Timeline[Kernel]) -> Iterator[tuple[int, int, int, int]]:
     """Each call of ``note``, about to run, with its arguments as C has them."""
     at_main(timeline)
-    while timeline.run_to("note") is not None:
+    while timeline.run_to("*note") is not None:
         registers = timeline.kernel.registers
         first, second, third, fourth = (registers[name] for name in ("rdi", "rsi", "rdx", "rcx"))
         entered = timeline.position
@@ -141,7 +141,7 @@ def test_what_is_told_is_what_the_program_hands_over(timeline: Timeline[Kernel],
 def test_each_type_is_told_in_its_own_way(plain: Timeline[Kernel]) -> None:
     every = list(notes(plain))
     at_main(plain)
-    plain.run_to("note")
+    plain.run_to("*note")
     plain.back()
     mine = every[0][2]
     assert mine
@@ -156,7 +156,7 @@ def test_each_type_is_told_in_its_own_way(plain: Timeline[Kernel]) -> None:
 
 
 def test_before_they_are_stored_variables_are_not_told(plain: Timeline[Kernel]) -> None:
-    plain.run_to("walk")
+    plain.run_to("*walk")
     assert known(here(plain).of(0)) == {}
     assert known(here(plain).of(1))["big"] == "0x123456789ab"
     plain.next_line()
@@ -170,7 +170,7 @@ def test_the_bytes_of_a_variable_have_its_name_also_from_a_callee(plain: Timelin
     assert [str(named(mine + offset)) for offset in (0, 4, 8, 16)] == ["mine.at.x", "mine.at.y", "mine.name",
                                                                       "mine.colour"]
     assert named(plain.kernel.registers["rsp"] - 512) is None and named(0) is None
-    plain.run_to("walk")
+    plain.run_to("*walk")
     assert str(here(plain).name(mine)) == "main::mine.at.x"
 
 
@@ -213,5 +213,9 @@ def test_damaged_debug_information_is_no_more_than_unknown_variables(plain: Time
             damaged.function(address)
             for variable in damaged.at(address):
                 variable.place(Frame(address, 1 << 40, {"rbp": 1 << 40}))
+                for kind in (variable.type, variable.type.inner):
+                    assert kind is None or len(kind.members) < 100
         list(damaged.globals())
         damaged.copies("walk")
+        damaged.type_called("struct shape")
+        damaged.enumerator("GREEN")

@@ -74,7 +74,7 @@ def timeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def moments(timeline: Timeline[Kernel]) -> dict[int, At]:
     """Every moment from the call of ``main`` to its return, calls and returns counted."""
     timeline.goto(timeline.start)
-    entered = timeline.run_to("main")
+    entered = timeline.run_to("*main")
     assert entered is not None
     timeline.goto(entered.instruction)
     machine, decoder = timeline.kernel.machine, Disassembler()

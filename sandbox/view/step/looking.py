@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ...debugger.locals import UNKNOWN
 from ...debugger.locals import told as told_locals
 from ...debugger.wrap import wrapped
 from ...errors import UsageError
@@ -28,6 +29,7 @@ LISTED = 11
 _WIDE = 110
 _CELLS = 48
 _FORMAT = re.compile(r"/(?P<format>[xduotcz])\s+(?P<rest>.*)")
+_LABEL = re.compile(r"[A-Za-z_.][\w.@/-]*")
 _LOCKED = "lock-held"
 _FLAGS = {"flags": "rflags", "eflags": "rflags"}
 
@@ -45,6 +47,12 @@ def printed(session: Session, argument: str) -> Iterator[str]:
         yield f"{variable}{place}"
         return
     found = _FORMAT.fullmatch(argument)
+    of_c = None if found else session.in_c(argument)
+    if of_c is not None:
+        words, at = session.told(of_c), of_c.place.address
+        session.expressions.last = at if at is not None else session.value(argument)
+        yield f"{of_c.text} = {words}" + ("" if at is None else f"    at 0x{at:x}")
+        return
     value = session.value(found["rest"] if found else argument)
     if found:
         yield _formatted(value, found["format"])
@@ -65,8 +73,22 @@ def _formatted(value: int, letter: str) -> str:
 
 
 def whatis(session: Session, argument: str) -> Iterator[str]:
-    """What lies at an address, in a sentence."""
-    yield str(session.timeline.kernel.whatis(session.value(argument)))
+    """What lies at an address, in a sentence. Of something in C its type and place as well: for a pointer the sentence
+    is about what it leads to, for anything else about itself."""
+    seen = session.scene.locals.seen(argument)
+    if seen is not None and seen.place is None:
+        yield f"{seen.variable.declaration} {UNKNOWN}"
+        return
+    of_c = session.in_c(argument)
+    if of_c is None:
+        yield str(session.timeline.kernel.whatis(session.value(argument)))
+        return
+    at = of_c.place.address
+    head = seen.variable.declaration if seen is not None else f"{of_c.text}: {of_c.type.spelled}"
+    yield head + (", no place in memory" if at is None else f", {of_c.type.size} bytes at 0x{at:x}")
+    about = session.value(argument) if of_c.type.kind == "pointer" else at
+    if about:
+        yield str(session.timeline.kernel.whatis(about))
 
 
 def walk(session: Session, argument: str) -> Iterator[str]:
@@ -82,16 +104,17 @@ def examine(session: Session, argument: str) -> Iterator[str]:
 def listed(session: Session, argument: str) -> Iterator[str]:
     """Source lines around here, or around a place."""
     symbols = session.timeline.kernel.symbols
-    line = symbols.line(place(session, argument)[0])
-    image = symbols.image_at(place(session, argument)[0])
+    text = argument if not argument or _LABEL.fullmatch(argument) is None else f"*{argument}"      # its very first line
+    around = place(session, text)[0]
+    line, image = symbols.line(around), symbols.image_at(around)
     if line is None or image is None:
         raise UsageError("no source is known there")
-    text = session.run.listing(image).lines(line.file)
+    rows = session.run.listing(image).lines(line.file)
     current = session.scene.line
     yield line.file
-    for number in range(max(line.number - LISTED // 2, 1), min(line.number + LISTED // 2, len(text)) + 1):
+    for number in range(max(line.number - LISTED // 2, 1), min(line.number + LISTED // 2, len(rows)) + 1):
         sign = ">" if current and (current.file, current.number) == (line.file, number) else " "
-        yield f"{sign}{number:>5}  {text[number - 1]}".rstrip()
+        yield f"{sign}{number:>5}  {rows[number - 1]}".rstrip()
 
 
 def backtrace(session: Session, argument: str) -> Iterator[str]:
@@ -197,9 +220,9 @@ LOOKING = (
     Command("backtrace", ("bt", "where"), "", "who has called, innermost first", backtrace),
     Command("locals", (), "[FRAME]", "the variables of the C function that runs, or of a frame of the backtrace",
             locals_),
-    Command("print", ("p",), "[/xduotcz] VALUE", "rax, rdi+8, kmalloc+0x12, [rsp], dword ptr [rdi]", printed),
+    Command("print", ("p",), "[/xduotcz] VALUE", "rdi+8, dword ptr [rdi]; of C list->next->value, *p, a[9]", printed),
     Command("x", (), "/NFU ADDRESS", "memory as in gdb: x/16xb rsp, x/4xg, x/s, x/5i", examine),
-    Command("whatis", (), "ADDRESS", "what lies at an address, in a sentence", whatis),
+    Command("whatis", (), "VALUE", "what lies at an address, in a sentence; of C also the type", whatis),
     Command("walk", (), "ADDRESS", "how the page tables translate an address", walk),
     Command("info", ("i",), "TOPIC", "registers, breakpoints, slabs, program, console, frame, locals", info),
     Command("slabs", (), "[CACHE]", "every cache on a line, or one with its slabs as rows of cells", slabs),

@@ -154,7 +154,7 @@ def _lines(session: Session, forwards: bool) -> frozenset[int]:
     found = {address for address, (file, line) in scene.image.lines.items() if address in body
              and file == scene.line.file and (line > number if forwards else 0 < line < number)}
     callers = [frame.partition(" ")[0] for frame in scene.frames[1:2]]
-    return frozenset(found.union(*(addresses(session.timeline.kernel.symbols, caller) for caller in callers))
+    return frozenset(found.union(*(addresses(session.timeline.kernel.symbols, f"*{caller}") for caller in callers))
                      if forwards else found)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...debugger.breakpoints import Breakpoints
+from ...debugger.c_expressions import CExpressions, Value
 from ...debugger.expressions import Expressions
 from ...debugger.timeline import Timeline
 from ...errors import SandboxError, UsageError
@@ -45,7 +46,7 @@ class Session:
         self.failed = False
         self.sought = ""
         self.expressions = Expressions(timeline.kernel.symbols, timeline.kernel.registers, timeline.kernel.memory,
-                                       lambda name: self.scene.locals.value(name))
+                                       lambda name: self.scene.locals.value(name), self._of_c)
         self._again = ""
         self._scene = Scene(self.run)
         self._shown = self._key()
@@ -88,10 +89,25 @@ class Session:
         self.expressions.last = found
         return found
 
+    def in_c(self, text: str) -> Value | None:
+        """What a text is as an expression of C at this moment; None where it is none."""
+        return self.expressions.in_c(text)
+
+    def told(self, value: Value) -> str:
+        """What an expression of C holds, in words."""
+        return self._of_c().words(value)
+
+    def _of_c(self) -> CExpressions:
+        return CExpressions(self.timeline.kernel, self.scene.locals, self.expressions.of_assembly,
+                            self.expressions.unknown)
+
     def variable(self, text: str) -> tuple[int, int] | None:
-        """Address and size of the C variable that a text names; None for another text, and without a place in RAM."""
-        found = self.scene.locals.find(text)
-        return None if found is None or found.address is None else (found.address, max(found.variable.type.size, 1))
+        """Address and size of what an expression of C names: a variable, a member, an element; None for another text,
+        and for a value that is no place. :class:`UsageError` for a variable that is in no memory here."""
+        found, seen = self.in_c(text), self.scene.locals.seen(text)
+        if found is not None and seen is not None and found.place.address is None:
+            raise UsageError(f"{text!r} is in a register here, and in no memory")
+        return None if found is None or found.place.address is None else (found.place.address, max(found.type.size, 1))
 
     def count(self, text: str) -> int:
         """How many times; 1 when nothing is said."""
