@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..conformance.check import ARENA
 from ..conformance.folders import folders
 from ..conformance.formats import batch_to_data, csv_header, csv_row, gradescope, to_data
 from ..conformance.outcome import SECONDS, CheckOptions, isolated_outcome, outcome_of
+from ..conformance.report import Report
 from ..conformance.rubric import Rubric, default_rubric, default_text, read_rubric
 from ..conformance.text import save_tests, text
 from ..errors import ProgramError, UsageError
@@ -53,9 +55,11 @@ def _print_rubric(context: click.Context, _parameter: click.Parameter, wanted: b
 @click.option("--format", "form", type=click.Choice(["text", "json", "gradescope"]), default="text",
               help="gradescope: a results.json for its autograder.")
 @click.option("--batch", type=click.Path(path_type=Path), metavar="DIRECTORY",
-              help="Check a class: one folder for each student, one row of CSV each.")
+              help="Check a class: one folder for each student, one row of CSV each. All the .c files in a folder, and "
+                   "its .o files that are made of none of them, are linked together.")
 @click.option("--name", default="allocator.asm", show_default=True, metavar="FILE",
-              help="With --batch: the source in a folder that has more than one.")
+              help="With --batch: the source in a folder that has more than one .asm file, or the first of its .c "
+                   "files; .asm and .c are the same here.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N",
               help="With --batch: processes at a time.  [default: one for each core]")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -73,7 +77,8 @@ def check(terminal: Terminal, /, allocator: str | None, modules: tuple[str, ...]
           no_isolation: bool) -> int:
     """Put ALLOCATOR, a source in assembly or C with init, allocate, deallocate and stats, through the conformance pack.
 
-    In C it may be several files; one that defines malloc and free, and not allocate, is checked by those.
+    In C it may be several files, here or in each folder of a batch; one that defines malloc and free, and not allocate,
+    is checked by those. An allocator that has no stats, by --symbols stats= or under malloc's names, has a line less.
 
     Exit status: 0 when every line passes, or the points reach the rubric's pass; 1 when not; 3 when it could not be
     loaded: the source is missing, does not assemble, or lacks a function; 2 for bad usage.
@@ -121,8 +126,8 @@ def _class(terminal: Terminal, directory: Path, name: str, options: CheckOptions
     with _writing(terminal, output) as write:
         def keep(row: Row) -> None:
             done.append(row)
-            if save is not None and row.outcome.report is not None:
-                save_tests(row.outcome.report, directory / row.outcome.allocator, save / row.student)
+            if save is not None and (report := row.outcome.report) is not None:
+                save_tests(_placed(report, directory), directory / report.allocator, save / row.student)
             if not as_json:
                 write(csv_row(row))
 
@@ -147,6 +152,12 @@ def _class(terminal: Terminal, directory: Path, name: str, options: CheckOptions
     terminal.note(f"{len(done)} of {len(batch.folders)} folders, {passed} passed, {unchecked} without a report, "
                   f"seed {options.seed}")
     return 0 if passed == len(batch.folders) else FAILED
+
+
+def _placed(report: Report, directory: Path) -> Report:
+    """A report of a batch with the places of its modules as they are from here."""
+    modules = [str(directory / file) for file in report.options.get("modules", ())]
+    return replace(report, options={**report.options, "modules": modules}) if modules else report
 
 
 @contextmanager

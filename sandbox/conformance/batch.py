@@ -107,7 +107,7 @@ class Batch:
         return Row(folder.student, outcome, self._rubric.grade(outcome.report, outcome.error))
 
     def _outcome(self, folder: Folder) -> Outcome:
-        if folder.source is None or self._stopped.is_set():
+        if (files := folder.files) is None or self._stopped.is_set():
             return Outcome(folder.student, self._options.seed, None, folder.error, loaded=False)
         try:
             child = self._idle.pop()
@@ -115,7 +115,7 @@ class Batch:
             child = Child(self._worker, self._bounds)
         self._children.append(child)
         try:
-            outcome = asked(child, folder.source, self._options, self._directory)
+            outcome = asked(child, files, self._options, self._directory)
         except BaseException:
             child.close()
             raise

@@ -30,7 +30,8 @@ from .operations import Script
 from .player import Player, play
 from .report import LINES, OPTIONAL, ROLE_OF, Figure, Line, Report
 from .shrink import WORK, shrink
-from .subject import Subject
+from .subject import Subject, ram_for
+from .words import UNJUDGED
 from .workloads import WORKLOADS, workload
 
 CALL_LIMIT = 200_000
@@ -90,7 +91,8 @@ def check_image(name: str, allocator: ForeignAllocator, *, seed: int = 0, limit:
     """Put an allocator through the pack that is assembled already; ``more`` are options for the report."""
     with Subject(allocator, limit, seed) as subject:
         report = _Check(name, subject, seed, shorten).report()
-    return replace(report, options={**report.options, **(more or {})})
+        ram = {"ram": subject.ram} if subject.ram != ram_for(allocator.options.arena) else {}
+    return replace(report, options={**report.options, **ram, **(more or {})})
 
 
 def replay(allocator: ForeignAllocator, line: str, script: Script, *, limit: int = CALL_LIMIT) -> Line:
@@ -139,9 +141,10 @@ class _Check:
         """The lists that each property is judged by."""
         subject, seed = self._subject, self._seed
         mixed, churn = scripts.mixed(seed, largest), scripts.churn(seed, largest)
-        fills = [scripts.fill(subject, "fill", largest),
-                 scripts.fill(subject, "fill_small", scripts.small_size(subject, largest))]
-        fills.append(scripts.fill_mixed(subject, seed, largest))
+        most = scripts.fill_size(subject, largest)
+        fills = [scripts.fill(subject, "fill", most),
+                 scripts.fill(subject, "fill_small", scripts.small_size(subject, most)),
+                 scripts.fill_mixed(subject, seed, most)]
         own = {**{name: [mixed] for name in MIXED}, "sizes": [scripts.sizes(subject, seed, largest)],
                "reuse": fills[:1], "exhaustion": fills, "double_free": scripts.double_frees(subject, seed, largest),
                "wild_free": scripts.wild_frees(subject, seed, largest), "leak": [churn, *fills],
@@ -151,19 +154,22 @@ class _Check:
         return {name: [Trial(script, judges.judge_of(name)) for script in found] for name, found in own.items()}
 
     def _nothing(self) -> list[Line]:
-        """The lines of an allocator that hands out nothing at all."""
+        """The lines of an allocator that hands out nothing at all: one tells why, the others were not judged."""
         found = self._play(_FIRST)
-        fatal = found.fatal
+        fatal, printed = found.fatal, self._subject.printed()
         reason = fatal.reason if fatal else f"operation 0: {self._subject.name('allocate')} gives 0 for every size " \
                                             f"from {scripts.LADDER[0]} to {scripts.LADDER[-1]}"
-        return [Line(name, claim, False, reason, script=_FIRST, broken=fatal.line if fatal else "")
+        reason += f'; on the console: "{printed}"' if printed else ""
+        cause = "nothing is served" if fatal is None else f"{'init' if fatal.number < 0 else 'allocate'} fails"
+        return [Line(name, claim, False, reason if name == (fatal.line if fatal else "returns")
+                     else f"{UNJUDGED}{cause}: {reason}", script=_FIRST, broken=fatal.line if fatal else "")
                 for name, claim in self._claims.items()]
 
     @property
     def _claims(self) -> dict[str, str]:
         """The lines of this allocator's report."""
         return {name: claim for name, claim in CLAIMS.items()
-                if name in LINES or ROLE_OF[name] in self._subject.allocator.options.names}
+                if name not in ROLE_OF or ROLE_OF[name] in self._subject.allocator.options.names}
 
     # -- lines ------------------------------------------------------------------------------------------------
     def _line(self, name: str, trials: Mapping[str, Sequence[Trial]], work: Mapping[str, Script]) -> Line:
@@ -181,8 +187,6 @@ class _Check:
             return Line(name, LINES[name], False, f"the workload {short.script} was not played to its end: "
                                                   f"{short.fatal.reason}", figures)
         own = list(trials[name])
-        if name == "stats" and self._subject.allocator.options.stats is None:
-            return Line(name, LINES[name], False, "it has no stats")
         seen = {trial.script for trial in own}
         # What another list has found broken is broken; those that misuse it on purpose prove nothing.
         more = [script for others in trials.values() for script, _ in others if script.name not in ("double_free",

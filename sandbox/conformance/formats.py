@@ -11,7 +11,7 @@ from typing import Any
 from .batch import Row
 from .outcome import Outcome
 from .rubric import Grade, Rubric, number
-from .words import harmless
+from .words import folded, harmless
 
 VERSION = 1
 """Of the JSON: it changes when a key changes its meaning or goes away."""
@@ -56,16 +56,19 @@ def gradescope(outcome: Outcome, grade: Grade) -> dict[str, Any]:
 def _summary(outcome: Outcome, grade: Grade) -> str:
     if outcome.report is None:
         return f"The allocator could not be {'checked' if outcome.loaded else 'loaded'}: {outcome.error}"
-    earned = sum(mark.passed for mark in grade.marks)
-    return f"{earned} of {len(grade.marks)} lines passed, {grade.points:,} of {grade.possible:,} points"
+    earned = sum(mark.passed for mark in grade.counted)
+    return f"{earned} of {len(grade.counted)} lines passed, {grade.points:,} of {grade.possible:,} points"
 
 
 def _tests(outcome: Outcome, grade: Grade) -> list[dict[str, Any]]:
     if outcome.report is None:
         return [_test("the check", "1", 0, number(grade.possible), outcome.error)]
     claims = {line.name: line.claim for line in outcome.report.lines}
+    told: dict[str, str] = {}
     return [_test(f"{mark.line}: {claims[mark.line]}" if mark.line in claims else mark.line, str(at),
-                  number(mark.points), number(mark.possible), mark.reason) for at, mark in enumerate(grade.marks, 1)]
+                  number(mark.points), number(mark.possible),
+                  (folded(mark.reason, mark.line, told) if mark.reason else "") or mark.reason)
+            for at, mark in enumerate(grade.counted, 1)]
 
 
 def _test(name: str, place: str, score: float, possible: float, reason: str) -> dict[str, Any]:
@@ -80,10 +83,10 @@ def csv_header(rubric: Rubric) -> str:
 
 
 def csv_row(row: Row) -> str:
-    """A student's row, always one line: the points, those of each line, the reason of the first failure, and why
-    there is no report."""
+    """A student's row, always one line: the points, those of each line (nothing for one that the report has not), the
+    reason of the first failure, and why there is no report."""
     return _csv([_cell(row.student), str(number(row.grade.points)),
-                 *(str(number(mark.points)) for mark in row.grade.marks),
+                 *("" if mark.absent else str(number(mark.points)) for mark in row.grade.marks),
                  _cell(row.first_failure), _cell(row.outcome.error)])
 
 

@@ -206,7 +206,7 @@ def source_of_test(report: Report, line: Line, path: Path | str | None = None) -
     return _TEMPLATE.format(
         title=f"{line.name}: {line.claim}.", reason=_wrapped(line.reason),
         allocator=files if files[1:] else files[0], options=options, rounds=line.script.rounds, name=line.name,
-        claim=line.broken, ram=ram_for(int(report.options["arena"])),
+        claim=line.broken, ram=int(report.options.get("ram", ram_for(int(report.options["arena"])))),
         size=max((int(each[2]) for each in line.script.operations if each[0] == "allocate"), default=8),
         operations="\n".join(f"    {operation!r}," for operation in line.script.operations),
         places={place: address_of(place, int(report.options["arena"])) for place in PLACES},

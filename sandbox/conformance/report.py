@@ -37,15 +37,16 @@ LINES: dict[str, str] = {
     "survivor": "workload: one survivor of every run",
     "sawtooth": "workload: up and down, higher each time",
 }
-"""The lines of every report in order, and what each one claims."""
+"""The lines of a report in order, and what each one claims; ``stats`` is left out for an allocator that has none by
+choice."""
 OPTIONAL: dict[str, str] = {
     "resize": "a chunk that is resized keeps its bytes, also where no other can be had",
     "zeroed": "zeroed memory is zero, and a product that no number has is answered",
     "aligned": "memory is aligned as it was asked for",
 }
 """More lines, of an allocator that has the function for it. The default rubric gives no points for them."""
-ROLE_OF = {"resize": "reallocate", "zeroed": "allocate_zeroed", "aligned": "allocate_aligned"}
-"""The function that each of those is about."""
+ROLE_OF = {"resize": "reallocate", "zeroed": "allocate_zeroed", "aligned": "allocate_aligned", "stats": "stats"}
+"""The function that a line is about, where the line is there only with it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Line:
 @dataclass(frozen=True)
 class Report:
     """What a check found. ``options`` are the allocator's (:class:`~sandbox.guest.allocator.AllocatorOptions`), and
-    what was chosen for its making: ``modules``, its other files, ``cc`` and ``cflags``."""
+    what was chosen for its making: ``modules``, its other files, ``cc`` and ``cflags``; and ``ram``, the bytes of the
+    machine where it needs more than usual."""
 
     allocator: str
     seed: int

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from .report import LINES, OPTIONAL, Line, Report
+from .report import LINES, OPTIONAL, ROLE_OF, Line, Report
 from .workloads import WORKLOADS
 
 if sys.version_info >= (3, 11):
@@ -55,12 +55,16 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class Mark:
-    """What a line of the rubric earned: ``points`` of ``possible``, with one sentence when it is not all."""
+    """What a line of the rubric earned: ``points`` of ``possible``, with one sentence when it is not all.
+
+    ``absent``: the report has no such line, for an allocator that does without the function; none of none was earned.
+    """
 
     line: str
     points: Decimal
     possible: Decimal
     reason: str = ""
+    absent: bool = False
 
     @property
     def passed(self) -> bool:
@@ -70,7 +74,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Grade:
-    """The marks in the rubric's order; ``needed`` are the points that pass."""
+    """The marks in the rubric's order, one for each of its lines; ``needed`` are the points that pass."""
 
     marks: tuple[Mark, ...]
     needed: Decimal | None
@@ -88,19 +92,26 @@ class Grade:
     @property
     def passed(self) -> bool:
         """Whether the points reach what is needed, which is every line where the rubric does not say."""
-        return self.points >= self.needed if self.needed is not None else all(mark.passed for mark in self.marks)
+        if self.needed is None:
+            return all(mark.passed for mark in self.marks)
+        return self.points >= min(self.needed, self.possible)
 
     @cached_property
     def by_line(self) -> dict[str, Mark]:
         """Each mark by the name of its line."""
-        return {mark.line: mark for mark in self.marks}
+        return {mark.line: mark for mark in self.counted}
+
+    @property
+    def counted(self) -> tuple[Mark, ...]:
+        """The marks of lines that are there."""
+        return tuple(mark for mark in self.marks if not mark.absent)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {"points": number(self.points), "possible": number(self.possible), "passed": self.passed,
                 "needed": None if self.needed is None else number(self.needed),
                 "marks": [{"line": mark.line, "points": number(mark.points), "possible": number(mark.possible),
-                           "passed": mark.passed, "reason": mark.reason} for mark in self.marks]}
+                           "passed": mark.passed, "reason": mark.reason} for mark in self.counted]}
 
 
 def number(points: Decimal) -> int | float:
@@ -117,11 +128,18 @@ class Rubric:
     needed: Decimal | None = None
 
     def grade(self, report: Report | None, error: str = "") -> Grade:
-        """The marks of a report; without one, nothing is earned, and ``error`` is why."""
+        """The marks of a report; without one, nothing is earned, and ``error`` is why.
+
+        ``stats`` of an allocator that does without counts for nothing; the lines of :data:`OPTIONAL`, which nobody has
+        to ask for, count where they are asked for.
+        """
         lines = {} if report is None else {line.name: line for line in report.lines}
         marks = []
         for name, possible in self.points.items():
             line = lines.get(name)
+            if line is None and report is not None and name in LINES and name in ROLE_OF:
+                marks.append(Mark(name, Decimal(0), Decimal(0), absent=True))
+                continue
             reason = (error or "it was not played") if line is None else self._reason(line)
             marks.append(Mark(name, Decimal(0) if reason else possible, possible, reason))
         return Grade(tuple(marks), self.needed)

@@ -17,6 +17,8 @@ SHORT = 90
 """Operations of a list for one function."""
 MOST = 1024
 """Allocations of one list at most."""
+ROOM = 5
+"""Random sizes are more than one in so many of the largest, taken all together."""
 
 
 def largest_served(subject: Subject) -> int:
@@ -116,6 +118,17 @@ def sizes(subject: Subject, seed: int, largest: int) -> Script:
     for _ in range(2):
         operations.insert(rng.randrange(len(operations) + 1), ("null",))
     return Script("sizes", tuple(operations))
+
+
+def fill_size(subject: Subject, largest: int) -> int:
+    """The largest size of a list that fills the memory: where :data:`MOST` random sizes up to ``largest`` do not, a
+    power of two with which they do, as far as the allocator serves it."""
+    size = largest
+    while size * MOST < ROOM * subject.places.size:
+        size *= 2
+    while size > largest and not any(play(subject, Script("ladder", (("allocate", 0, size),))).served):
+        size //= 2
+    return size
 
 
 def fill(subject: Subject, name: str, size: int) -> Script:

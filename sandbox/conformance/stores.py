@@ -2,7 +2,8 @@
 
 A hook on all of RAM hears of each store, whoever makes it and through whichever mapping. Code of the kernel may write
 the kernel's data; its helpers (``memset``, ``list_add``) write for the allocator when that has called them. Pages that
-the allocator's code takes by ``get_free_pages`` are its own until it gives them back.
+the allocator's code takes by ``get_free_pages`` are its own until it gives them back. Everybody may lock the console:
+the C library's ``printf``, a part of the allocator's image, does as the kernel's ``kprintf`` does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .places import Pieces, Places
 FOREIGN, OWN, LIVE, STACK = 0, 1, 2, 3
 _ALLOWED = bytes((OWN, STACK))
 _STACK_WORDS = 16
+_LOCK_SIZE = 4
+_LOCKS = "spinlock.asm"
 
 
 class Store(NamedTuple):
@@ -53,6 +56,7 @@ class StoreWatch:
         self._where = kernel.machine.cpu.register_reader(("rip", "rsp"))
         self._kernel_text = range(kernel.image.base, kernel.image.text_end)
         self._helpers: dict[int, bool] = {}      # by address, as far as it was asked
+        self._console_lock = int(kernel.memory.translate(kernel.symbols["console_lock"]))
         self._own = bytearray(len(kernel.physical))
         for place in places.own:
             self._own[place.physical : place.physical + place.size] = bytes([OWN]) * place.size
@@ -169,7 +173,7 @@ class StoreWatch:
         rip, rsp = self._where()
         culprit = self._culprit(rip, rsp)
         live = states.find(LIVE)
-        if culprit is None and live < 0:
+        if live < 0 and (culprit is None or self._locks_console(rip, address, size)):
             return
         first = live if live >= 0 else next(at for at, state in enumerate(states) if state not in _ALLOWED)
         self.wrong = Store(address + first, size, live >= 0, self._name(rip if culprit is None else culprit))
@@ -189,6 +193,13 @@ class StoreWatch:
             if self._symbols.in_text(word - 1) and not self._helper(word - 1):
                 return word - 1 if word in self._places.text else None
         return None
+
+    def _locks_console(self, rip: int, address: int, size: int) -> bool:
+        """Whether the kernel's own code for locks takes the console's, or gives it back."""
+        if not self._console_lock <= address <= address + size <= self._console_lock + _LOCK_SIZE:
+            return False
+        line = self._symbols.line(rip) if rip in self._kernel_text else None
+        return line is not None and line.file.rsplit("/", 1)[-1] == _LOCKS
 
     def _helper(self, address: int) -> bool:
         known = self._helpers.get(address)

@@ -20,6 +20,7 @@ from ..x86 import PageFaultError, Vector
 from .findings import Finding
 from .places import Places
 from .stores import StoreWatch
+from .words import last_lines
 
 RAM = 4 << 20
 CONSOLE = 1 << 16
@@ -44,10 +45,10 @@ class Subject:
     which may have to go over the whole arena. What the callee-saved registers hold at a call follows from ``seed``."""
 
     def __init__(self, allocator: ForeignAllocator, limit: int, seed: int = 0) -> None:
-        ram = ram_for(allocator.options.arena)
+        self.ram = ram_for(allocator.options.arena, allocator.image.end - allocator.image.base)
         self.limit = limit
         self.init_limit = max(limit, INIT_PER_BYTE * allocator.options.arena)
-        self.kernel: Kernel = boot_images(packaged.kernel_image(), None, BootOptions(ram=ram, hz=0), None, CONSOLE,
+        self.kernel: Kernel = boot_images(packaged.kernel_image(), None, BootOptions(ram=self.ram, hz=0), None, CONSOLE,
                                           allocator)
         try:
             self.kernel.actions.canary_seed = f"canaries {seed}"
@@ -58,6 +59,7 @@ class Subject:
             self._autopsy = Autopsy(self.kernel.memory, self.kernel.symbols)
             self._stop_before_last_words()
             self._start = self.kernel.snapshot()
+            self._console = self.kernel.console
         except BaseException:
             self.kernel.close()
             raise
@@ -99,6 +101,10 @@ class Subject:
         self.kernel.restore(self._start)
         self.watch.reset()
 
+    def printed(self) -> str:
+        """The last lines of what was written to the console since the machine was fresh."""
+        return last_lines(self.kernel.console.removeprefix(self._console))
+
     def name(self, role: str) -> str:
         """A function with its source line: ``allocate (mine.asm:12)``."""
         symbols, names = self.kernel.symbols, self.allocator.options.names
@@ -133,9 +139,10 @@ class Subject:
         self.kernel.close()
 
 
-def ram_for(arena: int) -> int:
-    """Bytes of RAM for a kernel with an arena of so many bytes."""
-    return RAM + (align_up(arena, 1 << 20) if arena > RAM >> 3 else 0)
+def ram_for(arena: int, image: int = 0) -> int:
+    """Bytes of RAM for a kernel with an arena of so many bytes and an allocator whose image has so many."""
+    image += image >> 5                          # the kernel's account of its pages: 1/64 of them
+    return RAM + sum(align_up(size, 1 << 20) for size in (arena, image) if size > RAM >> 3)
 
 
 def page_room(arena: int) -> int:

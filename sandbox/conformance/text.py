@@ -12,7 +12,7 @@ from .operations import Script, describe
 from .regression import save
 from .report import Figure, Line, Report
 from .rubric import Grade, Mark
-from .words import harmless
+from .words import folded, harmless
 from .workloads import WORKLOADS
 
 WIDTH = 80
@@ -31,14 +31,13 @@ def text(report: Report, grade: Grade, tests: Mapping[Script, Path], again: str)
                         f"an arena of {format_size(int(report.options['arena']))}")
     yield ""
     told: dict[Script, str] = {}
+    reasons: dict[str, str] = {}
     for line in report:
-        yield from _line(line, grade.by_line.get(line.name), tests, told)
+        yield from _line(line, grade.by_line.get(line.name), tests, told, reasons)
     yield ""
-    yield from _HEADER.splitlines()
-    for line in report:
-        if line.name in WORKLOADS:
-            yield _costs(line)
-    yield ""
+    costs = [_costs(line) for line in report if line.name in WORKLOADS and line.figures]
+    if costs:
+        yield from [*_HEADER.splitlines(), *costs, ""]
     if told and not tests:
         yield "each failing list as a test to run, to step through and to keep:"
         yield f"  {again} --save DIRECTORY"
@@ -66,14 +65,17 @@ def _passed(line: Line, mark: Mark | None) -> bool:
     return line.passed if mark is None else mark.passed
 
 
-def _line(line: Line, mark: Mark | None, tests: Mapping[Script, Path], told: dict[Script, str]) -> Iterator[str]:
+def _line(line: Line, mark: Mark | None, tests: Mapping[Script, Path], told: dict[Script, str],
+          reasons: dict[str, str]) -> Iterator[str]:
     passed = _passed(line, mark)
     points = "-" if mark is None else f"{mark.points:,}/{mark.possible:,}"
-    figure = _FIGURES.get(line.name, _operations)(line.figures) if line.figures else ""
+    reason = "" if passed else line.reason if mark is None else mark.reason
+    again = folded(reason, line.name, reasons) if reason else ""
+    figure = again or (_FIGURES.get(line.name, _operations)(line.figures) if line.figures else "")
     yield f"{line.name:<12} {'passed' if passed else 'FAILED'} {points:>9}  {figure}".rstrip()
-    if passed:
+    if passed or again:
         return
-    yield from _wrapped(harmless(line.reason if mark is None else mark.reason), 4)
+    yield from _wrapped(harmless(reason), 4)
     if line.script is None:
         return
     if line.script in told:

@@ -69,7 +69,7 @@ STRANGE = {
     "loop": "cannot be read: ",
     "loop inside": "cannot be read: ",
     "new\nline": "there is no .asm or .c file in it",
-    "two": "there are 2 .asm files in it (a.asm, b.asm), and none is called allocator.asm",
+    "two": "there are 2 .asm files in it (a.asm, b.asm), and none is called allocator.asm or allocator.c",
 }
 
 
@@ -257,6 +257,38 @@ def test_the_named_source_is_taken_from_several(tmp_path: Path) -> None:
     assert folders(tmp_path, "mine.asm") == [Folder("a", Path("a/mine.asm"))]
     assert folders(tmp_path, "malloc.s") == [Folder("a", Path("a/malloc.s"))]
     assert folders(tmp_path, "other.asm")[0].source is None
+
+
+@pytest.mark.parametrize(("files", "taken"), [
+    ("allocator.c util.c", "allocator.c util.c"), ("z.c allocator.c a.c", "allocator.c a.c z.c"),
+    ("b.c a.c", "a.c b.c"), ("a.o b.c", "b.c a.o"), ("a.o b.o", "a.o b.o"), ("a.c a.o b.o", "a.c b.o"),
+    ("allocator.asm util.c", "allocator.asm"), ("mine.asm", "mine.asm"), ("mine.asm .util.c", "mine.asm"),
+    ("mine.asm allocator.c util.c", "allocator.c util.c"),
+])
+def test_all_files_in_c_are_one_allocator_the_named_one_first(files: str, taken: str, tmp_path: Path) -> None:
+    (tmp_path / "a" / "deeper").mkdir(parents=True)
+    for name in (*files.split(), "memlib.h", "deeper/more.c"):
+        (tmp_path / "a" / name).touch()
+    [folder] = folders(tmp_path, "allocator.asm")
+    assert folder.source is not None and folder.error == ""
+    assert [path.name for path in (folder.source, *folder.modules)] == taken.split()
+
+
+@pytest.mark.parametrize("files", ["mine.asm util.c", "mine.asm util.o", "a.asm b.asm"])
+def test_files_of_both_kinds_of_which_none_is_named_are_an_error(files: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in files.split():
+        (tmp_path / "a" / name).touch()
+    [folder] = folders(tmp_path, "allocator.asm")
+    assert folder.source is None and folder.error.endswith("and none is called allocator.asm or allocator.c")
+
+
+def test_a_module_that_links_away_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "allocator.c").touch()
+    (tmp_path / "a" / "util.c").symlink_to("/etc/passwd")
+    [folder] = folders(tmp_path, "allocator.asm")
+    assert folder.source is None and folder.error == "util.c is a link to a file outside of the folder"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

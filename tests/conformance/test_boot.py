@@ -249,5 +249,27 @@ def test_malloc_and_free_are_taken_where_nothing_else_was_named() -> None:
     with sandbox.boot(allocator=source) as kernel:
         assert kernel.allocator.options.names == {"allocate": "malloc", "deallocate": "free",
                                                   "allocate_zeroed": "calloc"}
-    with pytest.raises(sandbox.ProgramError, match="does not define init, allocate, deallocate"):
-        sandbox.boot(allocator=source, symbols={"stats": None})
+    with pytest.raises(sandbox.ProgramError, match="does not define init, alloc, deallocate, stats"):
+        sandbox.boot(allocator=source, symbols={"allocate": "alloc"})
+
+
+@pytest.mark.parametrize("symbols", [{"stats": None}, {"init": None}, {"init": None, "stats": None}])
+def test_an_allocator_without_init_or_stats_may_be_called_malloc_and_free(symbols: dict[str, str | None]) -> None:
+    source = MORE_ROLES.replace("my_allocate", "malloc").replace("my_deallocate", "free")
+    with sandbox.boot(allocator=source, symbols=symbols) as kernel:
+        assert kernel.allocator.options.names == {"allocate": "malloc", "deallocate": "free"}
+
+
+@pytest.mark.parametrize(("labels", "hint"), [
+    ("mm_init mm_malloc mm_free mm_realloc", "init=mm_init, allocate=mm_malloc, deallocate=mm_free, stats="),
+    ("realloc calloc my_malloc my_free", "allocate=my_malloc, deallocate=my_free, init=, stats="),
+    ("mm_realloc free xalloc", "allocate=xalloc, deallocate=free, init=, stats="),
+    ("heap_free mm_free free my_malloc malloc", "allocate=malloc, deallocate=mm_free, init=, stats="),
+    ("mm_realloc my_stats", "stats=my_stats"),
+])
+def test_the_functions_that_are_meant_are_guessed_by_what_such_functions_are_called(labels: str, hint: str) -> None:
+    source = "".join(f"{label}:\n    ret\n" for label in labels.split())
+    with pytest.raises(sandbox.ProgramError) as error:
+        sandbox.boot(allocator=source, symbols={"allocate": "alloc_it"})
+    said = str(error.value).partition("did you mean ")[2].removesuffix("?")
+    assert set(said.split(", ")) == set(hint.split(", "))

@@ -149,7 +149,8 @@ def test_a_line_over_its_limit_fails_with_the_figure_and_the_limit(report: Repor
     (["no/such.asm"], "no/such.asm: no such file"),
     (["typo.asm"], "typo.asm:2: "),
     (["nameless.asm"], "it does not define init, allocate, deallocate, stats"),
-    (["renamed.asm", "--symbols", "init=my_init"], "did you mean allocate=my_allocate"),
+    (["renamed.asm", "--symbols", "init=my_init"],
+     "did you mean allocate=my_allocate, deallocate=my_deallocate, stats=?"),
 ])
 def test_what_cannot_be_loaded_is_status_3_and_one_sentence(arguments: list[str], words: str) -> None:
     ran = run(*arguments, "--no-isolation")
@@ -244,8 +245,28 @@ def test_the_default_rubric_can_be_written_changed_and_read(place: Path) -> None
 # -- names, processes, classes ----------------------------------------------------------------------------------
 def test_functions_may_have_other_names_and_stats_may_be_missing() -> None:
     ran = run("renamed.asm", *SMALL, "--symbols", "init=my_init, allocate=my_allocate,deallocate=my_deallocate,stats=")
-    assert ran.status == 1 and ran.out.splitlines()[-1].startswith("FAILED: 25 of 26 lines, 98 of 100 points")
-    assert "    it has no stats" in ran.out.splitlines()
+    assert ran.status == 0 and ran.out.splitlines()[-1].startswith("passed: 25 of 25 lines, 98 of 98 points")
+    assert not any(line.startswith("stats") for line in ran.out.splitlines())
+
+
+def test_a_reason_that_all_lines_share_is_told_once_with_what_was_printed(place: Path) -> None:
+    (place / "dead.asm").write_text(GOOD.replace(
+        "init:\n", "init:\n    push rax\n    lea rdi, [rip + words]\n    xor eax, eax\n    call kprintf\n"
+        "    lea rdi, [rip + words]\n    call panic\n", 1) + ".rodata\nwords: .asciz \"so far\\nso good\\n\"\n")
+    ran = run("dead.asm", *SMALL)
+    assert ran.status == 1 and max(map(len, ran.out.splitlines())) <= 80
+    assert "".join(ran.out.split()).count("panics") == 1
+    assert 'on the console: "so far / so good' in " ".join(ran.out.split())
+    assert ran.out.count("not judged, since init fails: see returns") == len(LINES) - 1
+    assert ran.out.count("shortest list") == 1 and "ping_pong        0" not in ran.out
+
+
+def test_an_allocator_that_serves_nothing_says_so_once(place: Path) -> None:
+    (place / "zero.asm").write_text("init:\nret\nallocate:\nxor eax, eax\ndeallocate:\nstats:\nret\n")
+    ran = run("zero.asm", *SMALL, "--format", "gradescope")
+    reasons = [test["output"] for test in json.loads(ran.out)["tests"]]
+    assert re.match(r"operation 0: allocate \(zero.asm:4\) gives 0 for every size from 8 to 4096$", reasons[0])
+    assert set(reasons[1:]) == {"not judged, since nothing is served: see returns"}
 
 
 def test_a_check_in_a_process_of_its_own_says_the_same_as_one_here(monkeypatch: pytest.MonkeyPatch) -> None:

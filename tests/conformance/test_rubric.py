@@ -85,7 +85,7 @@ def test_a_line_that_the_report_lacks_earns_nothing() -> None:
 
 
 def test_a_rubric_passes_when_all_its_lines_do_or_at_the_points_that_it_names() -> None:
-    bad = report(stats="it has no stats")
+    bad = report(stats="it says nothing")
     assert rubric("[points]\noverlap = 1").grade(bad).passed
     assert not rubric("[points]\noverlap = 1\nstats = 0").grade(bad).passed
     assert rubric("pass = 3\n[points]\noverlap = 3\nstats = 9").grade(bad).passed
