@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .abi import EMPTY_SLAB_LIMIT
 from .errors import GuestError, UsageError
-from .guest.allocator import Allocator, AllocatorOptions, ForeignAllocator, allocator_options
+from .guest.allocator import Allocator, AllocatorOptions, ForeignAllocator, allocator_options, own_malloc
 from .guest.boot import load
 from .guest.guest import Guest, Snapshot
 from .guest.images import Files, make_images
@@ -177,7 +177,8 @@ def boot(
     (:mod:`sandbox.guest.allocator` has the interface). ``init`` is called with an arena of ``arena`` bytes. ``symbols``
     are the names of its functions where they are not ``init``, ``allocate``, ``deallocate``, ``stats``; ``refused`` is
     what its ``deallocate`` returns for a pointer that it does not take. A mapping as ``allocator`` names the functions
-    of one that the program itself brings, for the shadow alone (:mod:`sandbox.trace.shadow_foreign`).
+    of one that the program itself brings, for the shadow alone (:mod:`sandbox.trace.shadow_foreign`); a program in C
+    that defines ``malloc`` and ``free`` needs none.
 
     Raises ``UsageError`` for an option that cannot be, ``ProgramError`` for a file that is missing, is not text or
     has no ``main``, ``AssemblyError`` with file and line for text that does not assemble, ``CompileError``,
@@ -194,7 +195,8 @@ def boot(
     shadow_options(shadow, quarantine, allocator if isinstance(allocator, Mapping) else None)        # before any work
     images = make_images(packaged.kernel_image(), program, modules, files, foreign, c_options(cc, cflags))
     linked = images.allocator
-    roles = allocator if isinstance(allocator, Mapping) else linked.shadowed() if linked and shadow else None
+    watched = linked or own_malloc(images.program)
+    roles = allocator if isinstance(allocator, Mapping) else watched.shadowed() if watched and shadow else None
     kernel = boot_images(images.kernel, images.program, chosen, shadow_options(shadow, quarantine, roles),
                          console_limit, linked, images.modules)
     if linked is not None:

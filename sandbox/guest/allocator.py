@@ -18,7 +18,7 @@ named; an allocator that defines the C library's ``malloc`` and ``free`` instead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -41,6 +41,13 @@ MALLOC: dict[str, tuple[str, ...]] = {
 RELATIVES = ("memalign", "posix_memalign", "valloc", "reallocarray", "cfree", "malloc_usable_size")
 """More functions of that family: who defines them beside ``malloc`` has the trace and the shadow know of them too."""
 LARGEST_ARENA = 1 << 30
+LIKELY: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "allocate": (("mm_malloc", "malloc", "my_malloc"), ("malloc", "alloc"), ("realloc", "calloc", "dealloc")),
+    "deallocate": (("mm_free", "free", "my_free"), ("_free", "dealloc"), ()),
+    "init": (("mm_init", "my_init"), (), ()),
+}
+"""What functions are often called: names, the ends of names, and ends that are those of others."""
+_LIBRARY = "libc/"
 CALL_LIMIT = 10_000_000
 """Instructions that one call may take unless it is told otherwise."""
 _U32 = (1 << 32) - 1
@@ -139,16 +146,27 @@ def fitting_options(image: Image, options: AllocatorOptions) -> AllocatorOptions
     When the image lacks ``allocate`` and ``deallocate``, none was named, and it has ``malloc`` and ``free``, these are
     the functions, with ``realloc``, ``calloc``, ``aligned_alloc`` or ``memalign``, each where it is defined. Otherwise
     ``reallocate``, ``allocate_zeroed`` and ``allocate_aligned`` are what is called so, where nothing else was named.
+    That there is no ``init`` or no ``stats`` names nothing.
     """
     exported = {name for name in image.functions if name not in image.local}
-    chosen = any(getattr(options, role) != getattr(AllocatorOptions, role) for role in ROLES)
+    chosen = any(getattr(options, role) not in (getattr(AllocatorOptions, role), None) for role in ROLES)
     if chosen or exported & set(REQUIRED):
         more = [role for role in ROLES if role not in USUAL and getattr(options, role) is None and role in exported]
         return replace(options, **dict(zip(more, more, strict=True)))  # type: ignore[arg-type]
-    family = {role: next((name for name in names if name in exported), None) for role, names in MALLOC.items()}
-    if any(family[role] is None for role in REQUIRED):
-        return options
-    return replace(options, **family)  # type: ignore[arg-type]
+    family = _family(exported)
+    return replace(options, **family) if family else options  # type: ignore[arg-type]
+
+
+def own_malloc(program: Image | None) -> ForeignAllocator | None:
+    """The allocator that a program brings itself by defining ``malloc`` and ``free``; None for any other."""
+    family = {} if program is None else _family(program.exports)
+    return ForeignAllocator(program, AllocatorOptions(**family)) if program and family else None  # type: ignore[arg-type]
+
+
+def _family(exported: Container[str]) -> dict[str, str | None]:
+    """The C library's names by role, as far as they are defined; nothing without ``malloc`` and ``free``."""
+    found = {role: next((name for name in names if name in exported), None) for role, names in MALLOC.items()}
+    return found if all(found[role] for role in REQUIRED) else {}
 
 
 def require_functions(image: Image, options: AllocatorOptions, file: str) -> None:
@@ -169,14 +187,27 @@ def require_functions(image: Image, options: AllocatorOptions, file: str) -> Non
         absent = [name for name in missing.values() if name not in data]
         more = f"; and it does not define {', '.join(absent)}" if absent else ""
         raise ProgramError(file, f"{', '.join(data)} {is_data}: code belongs into .text{more}")
-    close = [f"{role}={found[0]}" for role, name in missing.items()
-             if (found := [label for label in labels if label.endswith(f"_{name}")]
-                 or get_close_matches(name, labels, 1))]
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    own = [label for label in labels if not image.origins.get(label, "").startswith(_LIBRARY)]
+    close = {role: found for role, name in missing.items() if (found := _likely(role, name, own))}
+    if close and all(role in close for role in missing if role in REQUIRED):
+        close = {role: close.get(role, "") for role in missing}
+    hint = f"; did you mean {', '.join(f'{role}={name}' for role, name in close.items())}?" if close else ""
     if not set(missing) & set(REQUIRED) and not close:
         hint = f", and {'=, '.join(missing)}= for one without"
     raise ProgramError(file, f"it does not define {', '.join(missing.values())}: an allocator has {', '.join(USUAL)}, "
                              f"or malloc and free; other names are given as symbols, ROLE=NAME{hint}")
+
+
+def _likely(role: str, name: str, labels: Sequence[str]) -> str:
+    """The label that seems to be the function of a role which is to be called ``name``; empty when none does."""
+    usual, ends, others = LIKELY.get(role, ((), (), ()))
+    own = [label for label in labels if not (others and label.endswith(others))]
+    found = [each for each in (role, *usual) if each in own]
+    found += [label for label in own if label.endswith(f"_{name}")]
+    found += [label for end in ends for label in own if label.endswith(end)]
+    if role in REQUIRED:                         # what only looks like it has another role
+        own = [label for label in own if not label.endswith(("realloc", "calloc"))]
+    return next(iter(found or get_close_matches(name, own, 1)), "")
 
 
 class Arena(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from ..errors import ProgramError, UsageError
 from ..toolchain import packaged
-from ..toolchain.c.files import ALLOCATOR, MODULES, PROGRAM, CFile, Slot, is_c
+from ..toolchain.c.files import ALLOCATOR, MODULES, OTHERS, PROGRAM, CFile, Slot, is_c
 from ..toolchain.c.options import DEFAULT, COptions
 from ..toolchain.image import Image
 from ..toolchain.source import Source
@@ -114,6 +114,8 @@ def located(given: Given, what: str = "program") -> Source | CFile:
     if not exists and isinstance(given, str) and "/" not in given:
         path = packaged.example(given)
         shown = f"{path.parent.name}/{path.name}"
+    if path.suffix in OTHERS:
+        raise ProgramError(shown, f"{OTHERS[path.suffix]}: the guest takes assembly (.asm), C (.c) and objects (.o)")
     return CFile(path, shown) if is_c(path) else Source.read(path, shown)
 
 
