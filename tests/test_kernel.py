@@ -559,21 +559,24 @@ def test_a_call_between_any_two_instructions_of_an_allocation_leaves_a_sound_hea
 
 
 # -- every size at once -----------------------------------------------------------------------------------------
-def test_every_size_to_20000_lives_at_once_and_every_page_comes_back() -> None:
-    """20,001 allocations without overlap, freed in a shuffled order: each cache and each page is as after boot."""
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.soak), 7])
+def test_every_size_to_20000_lives_at_once_and_every_page_comes_back(step: int) -> None:
+    """Up to 20,001 allocations without overlap, freed in a shuffled order: caches and pages are as after boot."""
+    sizes = range(0, 20001, step)
     with sandbox.boot(ram="512M") as kernel:
         caches = kernel.heap.caches
         kmalloc = [cache for cache in caches if SlabFlag.SLAB_KMALLOC in cache.flags]
         inuse = {cache.name: cache.inuse for cache in caches}
         pages = kernel.heap.pages.counts()
 
-        pointers = [kernel.call("kmalloc", size) for size in range(20001)]
+        pointers = [kernel.call("kmalloc", size) for size in sizes]
         assert pointers[0] == 0x10
         assert all(pointers)
-        extents = sorted((pointer, pointer + size) for size, pointer in enumerate(pointers) if size)
+        extents = sorted((pointer, pointer + size) for size, pointer in zip(sizes, pointers, strict=True) if size)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(extents))
-        assert sum(cache.inuse for cache in kmalloc) == 8192
-        assert len(kernel.heap.large_allocations) == 20000 - 8192
+        small = sum(0 < size <= 8192 for size in sizes)
+        assert sum(cache.inuse for cache in kmalloc) == small
+        assert len(kernel.heap.large_allocations) == len(sizes) - 1 - small
 
         random.Random(20000).shuffle(pointers)
         for pointer in pointers:

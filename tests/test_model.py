@@ -242,7 +242,7 @@ class WithoutMagazines(Allocator):
     options: ClassVar[dict[str, Any]] = {"magazines": False}
 
 
-PROFILE = settings(max_examples=10, stateful_step_count=40, deadline=None, derandomize=True,
+PROFILE = settings(max_examples=6, stateful_step_count=40, deadline=None, derandomize=True,
                    suppress_health_check=list(HealthCheck))
 TestAllocator = Allocator.TestCase
 TestAllocator.settings = PROFILE

@@ -141,7 +141,7 @@ def test_python_calls_it_and_every_byte_is_its_owners(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize(("cc", "cflags"), [
-    ("clang", "-O2"), pytest.param("clang", "-O0", marks=pytest.mark.soak),
+    pytest.param("clang", "-O2", marks=pytest.mark.soak), pytest.param("clang", "-O0", marks=pytest.mark.soak),
     pytest.param("gcc", "-O0", marks=pytest.mark.soak), pytest.param("gcc", "-O2", marks=pytest.mark.soak)])
 def test_it_does_the_same_with_each_compiler_at_each_level(directory: Path, cc: str, cflags: str) -> None:
     if shutil.which(cc) is None:
@@ -151,8 +151,8 @@ def test_it_does_the_same_with_each_compiler_at_each_level(directory: Path, cc: 
         ran.require_expected()
 
 
-@pytest.mark.parametrize("name", [
-    "lvgl", *(pytest.param(name, marks=pytest.mark.soak) for name in ("dlmalloc", "tlsf"))])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["lvgl", "dlmalloc", "tlsf"])
 def test_the_conformance_pack_finds_what_it_does_not_promise(directory: Path, name: str) -> None:
     subject = ALLOCATORS[name]
     subject.placed(directory)

@@ -41,11 +41,11 @@ def soak(numbers: range) -> list[str]:
     return wrong
 
 
-def test_a_hundred_random_guests_hurt_nobody() -> None:
-    assert soak(range(100)) == []
+def test_forty_random_guests_hurt_nobody() -> None:
+    assert soak(range(40)) == []
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("first", range(100, 10_100, GUESTS))
+@pytest.mark.parametrize("first", range(0, 10_000, GUESTS))
 def test_ten_thousand_random_guests_hurt_nobody(first: int) -> None:
     assert soak(range(first, first + GUESTS)) == []

@@ -44,7 +44,7 @@ def test_the_kernel_as_it_is_passes_the_fast_subset() -> None:
         assert [answer["noticed"] for answer in child.ask(name="")] == [""]
 
 
-def test_twenty_five_mutants_are_noticed() -> None:
+def test_the_first_mutants_are_noticed() -> None:
     mutants = [mutant for mutant in selected() if mutant.name not in SURVIVORS][:FIRST]
     assert len(mutants) == FIRST
     assert unnoticed(mutants) == []

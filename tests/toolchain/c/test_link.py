@@ -124,8 +124,7 @@ int twice(int value) { return table[0](value); }
 """
 
 
-@pytest.mark.parametrize("cc", ["gcc", "clang"])
-@pytest.mark.parametrize("level", ["-O0", "-O2", "-Os"])
+@pytest.mark.parametrize(("cc", "level"), [("gcc", "-O0"), ("gcc", "-O2"), ("clang", "-O2")])
 def test_modules_that_call_each_other_run(tmp_path: Path, cc: str, level: str) -> None:
     if shutil.which(cc) is None:
         pytest.skip(f"{cc} is not here")
@@ -276,7 +275,7 @@ def test_a_damaged_object_is_one_typed_error_whatever_is_damaged(tmp_path: Path)
     chance, path = random.Random(seed), tmp_path / "bad.o"
     known = dict.fromkeys(("kprintf", "shared", "tentative", "twice"), 0x1000)
     refused = 0
-    for _ in range(150):
+    for _ in range(80):
         broken = bytearray(data)
         for _ in range(chance.choice((1, 3, 30))):
             broken[chance.randrange(16 if chance.random() < 0.9 else 0, len(broken))] = chance.randrange(256)
@@ -285,7 +284,7 @@ def test_a_damaged_object_is_one_typed_error_whatever_is_damaged(tmp_path: Path)
             linked(path, **known)
         except SandboxError:
             refused += 1
-    assert refused > 20
+    assert refused > 10
 
 
 # -- elsewhere --------------------------------------------------------------------------------------------------
