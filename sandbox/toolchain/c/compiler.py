@@ -118,7 +118,7 @@ def _assembled(module: Module, compiler: Compiler, command: tuple[str, ...], dir
     done = run((*command, "-c", "-o", "unit.o", source), directory)
     if done.status or not (directory / "unit.o").is_file():
         raise _error(module, _words(module, done, directory))
-    return words
+    return words if source == "unit.s" else _words(module, done, directory)
 
 
 def _preprocessed(module: Module, command: tuple[str, ...], directory: Path, surveyed: Survey) -> tuple[str, ...]:
