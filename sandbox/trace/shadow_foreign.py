@@ -40,6 +40,7 @@ from ..machine.cpu import Cpu
 from ..machine.paging import Paging
 from ..toolchain.disassembler import Disassembler
 from ..toolchain.image import Image
+from .callers import LIBRARY
 from .capture import Arguments, is_failure
 from .foreign_functions import ForeignFunctions, Role, returns
 from .functions import Kind
@@ -50,9 +51,6 @@ from .shadow_objects import ObjectTable as Table
 from .shadow_report import Owner
 from .shadow_states import ShadowKind
 from .stack import callers
-
-LIBRARY = "libc/"
-"""How the names of the C library's own files begin: its variables are nobody's data."""
 
 
 class ForeignCall(NamedTuple):

@@ -11,7 +11,6 @@ Damaged debug information is refused: a guest without lines is a riddle, and ``o
 from __future__ import annotations
 
 import io
-import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ...address import U64
 from ...errors import LinkError
 from ..dwarf_encoding import REGISTERS
 from ..image import FrameRow
+from .damage import damage
 from .declarations import declarations
 from .line_table import Damaged, Row, line_tables
 from .objects import ObjectFile, Placed
@@ -51,9 +51,6 @@ class DebugInfo:
 
 def debug_info(placed: Placed) -> DebugInfo:
     """Read the debug sections of ``placed``; :class:`LinkError` when they are damaged, or no DWARF 2 to 5."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
     try:
         dwarf = dwarf_of(placed.debug)
         code = _code(placed)
@@ -62,8 +59,7 @@ def debug_info(placed: Placed) -> DebugInfo:
         lines = dict(_lines(placed.debug, _directories(units), code, sources))
         return DebugInfo(lines, {**placed.object.sources, **sources.texts},
                          declarations(units, placed.functions), tuple(_frames(dwarf, code)))
-    except (Damaged, DWARFError, ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, ArithmeticError, NotImplementedError, MemoryError, RecursionError) as error:
+    except damage() as error:
         what = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
         raise LinkError(placed.object.shown, [
             f"its debug information is damaged ({what}): compile it anew, or take it off with objcopy -g"]) from None

@@ -18,7 +18,7 @@ _FIXED = {0x0B: 1, 0x05: 2, 0x06: 4, 0x07: 8, 0x1E: 16}   # DW_FORM_data1, 2, 4,
 _VERSIONS = range(2, 6)
 
 
-class Damaged(Exception):
+class Damaged(ValueError):
     """Debug information that is not what the standard says; the text says what is wrong."""
 
 

@@ -63,7 +63,7 @@ class _Linker:
         placed = [self.relocate(parsed, number) for number, parsed in enumerate(self.objects)]
         found = [debug_info(one) for one, _ in placed]
         lines = merged_lines(found)
-        image = Image(base=self.base, sections=self.sections(end), symbols={}, lines=lines, text_end=end,
+        image = Image(base=self.base, sections=self.sections(), symbols={}, lines=lines, text_end=end,
                       files={file: text for info in found for file, text in info.files.items()})
         self.refuse_code(image, placed)
         self.troubles.complain(self.shown, image)
@@ -185,10 +185,10 @@ class _Linker:
                 before = debug.get(section.name, b"")
                 debug[section.name] = before + self._described(parsed, number, section, offsets, len(before))
         addresses = {key[1]: address for key, address in self.addresses.items() if key[0] == number}
-        functions = sorted(
-            (symbol.name, address, address + symbol.size) for symbol in parsed.symbols
-            if symbol.kind == "STT_FUNC" and (address := self._place(parsed, number, symbol)) is not None)
-        return Placed(parsed.object, addresses, debug, tuple(sorted(functions, key=lambda item: item[1:]))), offsets
+        functions = [(symbol.name, address, address + symbol.size) for symbol in parsed.symbols
+                     if symbol.kind == "STT_FUNC" and (address := self._place(parsed, number, symbol)) is not None]
+        functions.sort(key=lambda item: (item[1:], item[0]))
+        return Placed(parsed.object, addresses, debug, tuple(functions)), offsets
 
     def _fill(self, parsed: Parsed, number: int, section: InputSection, address: int) -> None:
         kind = {"bss": "data"}.get(_class(section), _class(section))
@@ -295,7 +295,7 @@ class _Linker:
 
     # ---- the image
 
-    def sections(self, code_end: int) -> tuple[Section, ...]:
+    def sections(self) -> tuple[Section, ...]:
         """The sections that are not empty."""
         rights = {"text": "r-x", "rodata": "r--", "data": "rw-"}
         return tuple(Section(kind, self.starts[kind], bytes(self.bytes[kind]), rights[kind])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LinkError, ProgramError
+from .damage import damage
 
 MAX_OBJECT_BYTES = 64 << 20
 """The largest object file that is read."""
@@ -159,16 +160,12 @@ class Parsed:
 
 def parse(file: ObjectFile) -> Parsed:
     """Look into an object; :class:`LinkError` for what is none, or is for another machine, or is damaged."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
     if not file.data.startswith(_BRAND):
         what = "an archive: give its objects one by one" if file.data.startswith(_ARCHIVE) else "no ELF object file"
         raise LinkError(file.shown, [f"it is {what}"])
     try:
         return _parse(file)
-    except (ELFError, DWARFError, ConstructError, struct.error, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, OverflowError, MemoryError, RecursionError, zlib.error) as error:
+    except damage() as error:
         raise LinkError(file.shown, [f"it is damaged: {type(error).__name__}: {error}"]) from None
 
 

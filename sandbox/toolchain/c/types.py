@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from .damage import damage
 from .declarations import Entries, goal_of, name_of, variable
 
 _THROUGH = frozenset({"DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type",
@@ -109,11 +109,7 @@ def _members(entries: Entries, kind: Any) -> Iterator[Member]:
 
 def guarded(read: Callable[[], Any]) -> Any:
     """What ``read`` says, None where the debug information is damaged: it only helps to understand."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
     try:
         return read()
-    except (DWARFError, ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, AssertionError, ArithmeticError, NotImplementedError, MemoryError, RecursionError):
+    except damage():
         return None

@@ -132,7 +132,7 @@ class StepperApp(App[Exception]):
 
     def on_load(self) -> None:
         """Before the terminal is ours."""
-        with suppress(NotImplementedError):      # a host without signals
+        with suppress(RuntimeError):             # what asyncio raises where a loop hears no signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminated)
 
     def on_mount(self) -> None:

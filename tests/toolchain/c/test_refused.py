@@ -16,7 +16,9 @@ from elftools.elf.elffile import ELFFile
 
 import sandbox
 from sandbox.errors import LinkError
+from sandbox.toolchain.c.red_zone import red_zone
 from sandbox.toolchain.c.refused import SHOWN, floating_point_helper, refused
+from sandbox.toolchain.disassembler import Outline
 from sandbox.toolchain.image import Image
 
 BASE = 0xFFFFFFFFA0000000
@@ -360,3 +362,18 @@ def test_data_below_rsp_is_refused_and_a_frame_of_its_own_is_not(cc: str, level:
                 assert not said and kernel.call("leaf", 5, 3) == 15
         except LinkError as error:
             assert said and "leaf.c:1: " in str(error) and "in leaf() lies in the red zone below RSP" in str(error)
+
+
+@pytest.mark.parametrize(("code", "guilty"), [
+    (["mov qword ptr [rsp - 8], rdi", "ret"], 0),
+    (["push rbp", "mov rbp, rsp", "mov dword ptr [rbp - 4], edi", "pop rbp"], 2),
+    (["push rbp", "mov rbp, rsp", "sub rsp, 0x10", "mov dword ptr [rbp - 0x10], edi", "leave"], None),
+    (["push rbp", "mov rbp, rsp", "add rsp, -0x80", "mov dword ptr [rbp - 0x74], edi", "leave"], None),
+    (["sub rsp, 8", "mov dword ptr [rsp + rcx*4 - 4], edi", "add rsp, 8"], None),
+    (["push rbp", "mov rbp, rsp", "and rsp, 0xffffffffffffffe0", "mov dword ptr [rbp - 0x74], edi", "leave"], None),
+])
+def test_the_depth_of_a_frame_decides_what_lies_below_it(code: list[str], guilty: int | None) -> None:
+    steps = [Outline(at, 1, *line.split(" ", 1)) if " " in line else Outline(at, 1, line, "")
+             for at, line in enumerate(code)]
+    found = red_zone(steps)
+    assert (None if found is None else found.address) == guilty
